@@ -38,10 +38,6 @@ pub(super) enum WhichEnd {
 }
 
 impl BroughtSessions {
-    pub(super) fn is_empty(&self) -> bool {
-        self.several.is_empty() && self.superseded.is_empty() && self.unusable.is_empty()
-    }
-
     /// Returns the authentic sessions that count, the newest first. `None` if the session of the request is the only authentic one.
     #[cfg(feature = "device-bound")]
     pub(super) fn authentic(&self) -> Option<impl Iterator<Item = &Record>> {

@@ -60,26 +60,18 @@ impl Slot {
         let (id, place) = (record.as_ref().map(Record::id), record.as_ref().and_then(Record::place));
         let belongs = |record: &Record| record.payload().subject().is_some();
         let had_subject = settings.private_pages_no_store && record.as_ref().is_some_and(belongs);
+        // A newer session may be among the cookies that were not tried, and a renewal would cover it.
+        let renewal = if opened.exhausted { Renewal::Never } else { Renewal::WhenDue };
         let several = brings_others || opened.exhausted;
-        let candidates = opened.candidates.into_iter().filter(|_| several);
-        let brought = BroughtSessions {
-            several: candidates.map(|candidate| candidate.record).collect(),
-            has_newest,
-            #[cfg(feature = "device-bound")]
-            hidden: opened.hidden,
-            superseded: opened.superseded,
-            unusable: opened.unusable,
-        };
         Loaded {
             session: self.session_of(record, former, reply, device, now),
             now,
             id,
             place,
-            // A newer session may be among the cookies that were not tried, and a renewal would cover it.
-            renewal: if opened.exhausted { Renewal::Never } else { Renewal::WhenDue },
+            renewal,
             newest,
             had_subject,
-            brought: (!brought.is_empty()).then(|| Arc::new(brought)),
+            brought: brought_beside(opened, several, has_newest),
         }
     }
 
@@ -163,4 +155,20 @@ impl Slot {
             false
         }
     }
+}
+
+/// Returns what the cookies hold beside the session of the request. `None`, as for most requests, if there is nothing.
+fn brought_beside(opened: OpenedCookies, several: bool, has_newest: bool) -> Option<Arc<BroughtSessions>> {
+    if !several && opened.superseded.is_empty() && opened.unusable.is_empty() {
+        return None;
+    }
+    let candidates = opened.candidates.into_iter().filter(|_| several);
+    Some(Arc::new(BroughtSessions {
+        several: candidates.map(|candidate| candidate.record).collect(),
+        has_newest,
+        #[cfg(feature = "device-bound")]
+        hidden: opened.hidden,
+        superseded: opened.superseded,
+        unusable: opened.unusable,
+    }))
 }
