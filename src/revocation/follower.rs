@@ -140,10 +140,13 @@ impl Follower {
             match self.step(register).await {
                 Followed::Reached(reached) if !self.reached(number, reached) => return,
                 // No part of a step has to wait. Without a pause, such a log would keep a thread of the runtime for ever.
-                Followed::Reached(reached) if reached.position == before => {
-                    sleep(LEAST_PAUSE.saturating_sub(began.elapsed())).await;
+                Followed::Reached(reached) => {
+                    if reached.position == before {
+                        sleep(LEAST_PAUSE.saturating_sub(began.elapsed())).await;
+                    }
+                    // Also after a read that took longer than the pause.
+                    yield_now().await;
                 }
-                Followed::Reached(_) => yield_now().await,
                 Followed::Failed => sleep(PAUSE).await,
                 Followed::Dropped => return,
             }

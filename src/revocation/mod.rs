@@ -29,7 +29,7 @@ pub use self::revocations::FailurePolicy;
 pub use self::sqlite::SqliteLog;
 pub use crate::session::Position;
 
-#[cfg(all(test, feature = "redis"))]
+#[cfg(any(feature = "testing", all(test, feature = "redis")))]
 pub(crate) use self::follower::GRACE;
 #[cfg(feature = "redis")]
 pub(crate) use self::follower::SETTLE;

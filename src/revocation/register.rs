@@ -11,7 +11,7 @@ use super::memory::MemoryLog;
 use super::recent::{RecentEntries, Unread};
 use super::revocation::{Key, Mark, Revocation};
 use super::set::{Set, View};
-use super::timeline::Timeline;
+use super::timeline::{self, Timeline};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::crypto::{Random, SystemRandom};
 use crate::error::Error;
@@ -20,9 +20,12 @@ use crate::lock::lock;
 use crate::session::{Labels, Lineage, Name, Position, SUPERSEDED_FOR, SessionId};
 
 /// For this long, the old id of a session that was bound to a device counts as superseded: longer than [`SUPERSEDED_FOR`], because
-/// it opens the session for that long. Only then can a slow request of the login page find its token superseded. The timeline
-/// keeps exact times for as long.
+/// it opens the session for that long. Only then can a slow request of the login page find its token superseded.
 const RETIRED_FOR: Duration = Duration::from_secs(300);
+const _: () = {
+    assert!(SUPERSEDED_FOR.as_secs() < RETIRED_FOR.as_secs());
+    assert!(RETIRED_FOR.as_secs() <= timeline::RECENT.as_secs(), "it takes exact times");
+};
 
 /// Allows for differences between the clocks of hosts: forgetting late does no harm.
 pub(super) const MARGIN: Duration = Duration::from_secs(2 * 3_600);
@@ -538,8 +541,8 @@ impl Register {
     pub(super) fn take_in(&self, entries: &[Entry]) {
         {
             let (mut timeline, horizon) = (lock(&self.timeline), self.horizon());
-            // Of an entry of the future, the clock was wrong. All later ones would be remembered until then. A log may go by the
-            // clock of the store.
+            // If an entry is dated in the future, its writer's clock was wrong. The timeline only grows, so later entries would be
+            // kept until that time. A log may use the store's clock, which may be ahead of the machine's.
             let now = self.now().max(SystemClock.now());
             for entry in entries {
                 timeline.note(entry.written.min(now), entry.position, horizon);

@@ -8,7 +8,7 @@ use crate::clock::Timestamp;
 /// The resolution of old times: forgetting is late by this share of the horizon at most.
 const STEPS: u64 = 64;
 /// For how long times are kept exactly.
-const RECENT: Duration = Duration::from_secs(300);
+pub(super) const RECENT: Duration = Duration::from_secs(300);
 /// The step until it is known how long sessions last.
 const LONGEST_STEP: u64 = 12 * 3_600;
 /// Fewer points are not worth joining.

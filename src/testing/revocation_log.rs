@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::crypto::{Random, SystemRandom};
 use crate::join::join;
-use crate::revocation::{Entry, Revocation, RevocationLog};
+use crate::revocation::{Entry, GRACE, Revocation, RevocationLog};
 
 /// Checks a log against the [contract](RevocationLog#contract) of logs. `one` and `other` are the same log, as two
 /// processes open it.
@@ -168,8 +168,6 @@ impl<L: RevocationLog> Suite<'_, L> {
     /// A read that returns too early costs work, and one that returns too late is taken for a failure.
     async fn a_reader_waits_as_long_as_it_was_told(&self) {
         const WAIT: Duration = Duration::from_millis(200);
-        /// How much longer the follower of a log waits for a read.
-        const GRACE: Duration = Duration::from_millis(400);
         let top = self.one.top(0).await.expect("top");
         // A busy machine may be late, though not ten times.
         for _ in 0..10 {

@@ -15,6 +15,8 @@ use crate::support::block_on;
 enum Carelessness {
     /// A read never waits.
     ReturnsAtOnce,
+    /// A read works for as long as the follower pauses, and never waits.
+    Works,
     /// A read waits for longer than it was told.
     IsLate,
     /// Its top is that of the entries that are there.
@@ -51,7 +53,7 @@ impl RevocationLog for Careless {
         let top = self.log.top(at_least).await?;
         match self.carelessness {
             Carelessness::ForgetsItsTop => Ok(self.forgetful_top().await?.max(at_least)),
-            Carelessness::ReturnsAtOnce | Carelessness::IsLate => Ok(top),
+            _ => Ok(top),
         }
     }
 
@@ -59,6 +61,13 @@ impl RevocationLog for Careless {
         let more = Duration::from_millis(450);
         match self.carelessness {
             Carelessness::ReturnsAtOnce => Ok(self.log.page(after)),
+            Carelessness::Works => {
+                let begun = Instant::now();
+                while begun.elapsed() < Duration::from_millis(10) {
+                    std::hint::spin_loop();
+                }
+                Ok(self.log.page(after))
+            }
             Carelessness::IsLate if wait.is_zero() => self.log.read(after, wait).await,
             Carelessness::IsLate => self.log.read(after, wait + more).await,
             Carelessness::ForgetsItsTop => {
@@ -125,4 +134,23 @@ fn a_log_whose_read_returns_at_once_leaves_the_runtime_to_others() {
     is_done
         .recv_timeout(Duration::from_secs(120))
         .expect("the runtime goes on, and the thread does not panic");
+}
+
+/// No pause is left after the read.
+#[test]
+fn a_log_whose_read_works_for_long_lets_others_in_after_each_read() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let log = Careless::new(Carelessness::Works);
+        let _site = Site::with(Revocations::open(log.clone()).await.unwrap());
+        let (begun, first) = (Instant::now(), log.log.reads());
+        let mut before = first;
+        while before < first + 5 {
+            assert!(begun.elapsed() < Duration::from_secs(60));
+            tokio::task::yield_now().await;
+            let reads = log.log.reads();
+            assert!(reads <= before + 1, "{} reads in a row", reads - before);
+            before = reads;
+        }
+    });
 }

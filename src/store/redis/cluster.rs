@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::attempts::{Pauses, side_by_side};
 use super::dialer::{Access, Dialer, Target, not_a_cluster, server_address};
-use super::fault::{Failure, Remedy, Trouble, remedy};
+use super::fault::{Failure, Remedy, Trouble, is_of_a_former_master, remedy};
 use super::limits::Limits;
 use super::node::Node;
 use super::refreshing::{LONGEST, Refresh, Refreshing, Views};
@@ -203,7 +203,7 @@ impl Cluster {
                     Counters::add(&self.counters.retries);
                 }
                 Trouble::Reply(error) => {
-                    if matches!(remedy(error), Remedy::Elsewhere | Remedy::Wait) {
+                    if is_of_a_former_master(error) {
                         self.start_refresh(Some(&member));
                     }
                     return Err(trouble);

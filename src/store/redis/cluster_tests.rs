@@ -18,10 +18,12 @@ const OF_KEY: usize = 8_192;
 /// The first and last slots of a master, and its port.
 type Masters = Vec<(usize, usize, u16)>;
 
-/// A node that answers CLUSTER SLOTS with its view, or not at all if it has none, and all else with OK.
+/// A node that answers CLUSTER SLOTS with its view, or not at all if it has none, PING with OK or what a test says, and all else with
+/// OK.
 struct FakeNode {
     port: u16,
     view: Arc<Mutex<Option<Masters>>>,
+    reply: Arc<Mutex<&'static str>>,
 }
 
 impl FakeNode {
@@ -29,14 +31,15 @@ impl FakeNode {
         let view: Arc<Mutex<Option<Masters>>> = Arc::default();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let shared = Arc::clone(&view);
+        let reply = Arc::new(Mutex::new("+OK"));
+        let shared = (Arc::clone(&view), Arc::clone(&reply));
         std::thread::spawn(move || {
             for client in listener.incoming() {
-                let (client, view) = (client.unwrap(), Arc::clone(&shared));
-                std::thread::spawn(move || serve(client, &view));
+                let (client, (view, reply)) = (client.unwrap(), shared.clone());
+                std::thread::spawn(move || serve(client, &view, &reply));
             }
         });
-        Self { port, view }
+        Self { port, view, reply }
     }
 
     /// A server that closes each connection at once.
@@ -56,7 +59,7 @@ impl FakeNode {
     }
 }
 
-fn serve(client: TcpStream, view: &Mutex<Option<Masters>>) -> Option<()> {
+fn serve(client: TcpStream, view: &Mutex<Option<Masters>>, reply: &Mutex<&str>) -> Option<()> {
     let mut requests = BufReader::new(client.try_clone().ok()?);
     let mut client = client;
     loop {
@@ -64,6 +67,8 @@ fn serve(client: TcpStream, view: &Mutex<Option<Masters>>) -> Option<()> {
         let reply = if command.first().is_some_and(|name| name == b"CLUSTER") {
             let Some(masters) = lock(view).clone() else { continue };
             slots(&masters)
+        } else if command.first().is_some_and(|name| name == b"PING") {
+            format!("{}\r\n", lock(reply))
         } else {
             "+OK\r\n".to_owned()
         };
@@ -175,4 +180,21 @@ async fn a_request_that_gives_up_does_not_end_the_refresh() {
     }
     timeout_at(Instant::now() + LONG, refreshed).await.unwrap();
     assert_eq!(owner(&cluster).address.1, new.port);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_masters_are_asked_for_again_if_another_one_may_have_taken_over() {
+    for (reply, expected) in [
+        ("-BUSY Redis is busy running a script.", false),
+        ("-LOADING Redis is loading the dataset in memory", true),
+    ] {
+        let node = FakeNode::start();
+        node.sees(&[(0, SLOTS - 1, node.port)]);
+        let cluster = connect(&[&node]).await;
+        *lock(&node.reply) = reply;
+        let before = Instant::now();
+        assert!(matches!(send(&cluster).await, Err(Trouble::Reply(_))));
+        let is_new = matches!(lock(&cluster.refreshing).begin(before), Refresh::Begins { .. });
+        assert_eq!(!is_new, expected, "{reply}");
+    }
 }

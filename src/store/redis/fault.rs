@@ -51,6 +51,18 @@ pub(super) fn remedy(error: &RedisError) -> Remedy {
     }
 }
 
+/// Returns true if another node of the Cluster may be the master now.
+///
+/// While a master is loading, it accepts no connections from the other nodes, so a replica may take over. While it is busy with a
+/// script, or its slot is on the move, it stays the master.
+pub(super) fn is_of_a_former_master(error: &RedisError) -> bool {
+    match remedy(error) {
+        Remedy::Elsewhere => true,
+        Remedy::Wait => !matches!(code(error), Some("BUSY" | "TRYAGAIN")),
+        _ => false,
+    }
+}
+
 /// Returns the code of the server's error; `None` if the error is not the server's.
 ///
 /// Before Redis 7, the error of a command in a script is wrapped in one of the script, whose code says nothing:
@@ -329,6 +341,22 @@ mod tests {
             ("ASK 1 127.0.0.1:7000", Remedy::Redirect),
         ] {
             assert_eq!(remedy(&replied(reply)), expected, "{reply}");
+        }
+    }
+
+    #[test]
+    fn a_master_that_is_busy_stays_the_master() {
+        for (reply, expected) in [
+            ("READONLY You can't write against a read only replica.", true),
+            ("MASTERDOWN Link with MASTER is down", true),
+            ("LOADING Redis is loading the dataset in memory", true),
+            ("CLUSTERDOWN The cluster is down", true),
+            ("BUSY Redis is busy running a script.", false),
+            ("TRYAGAIN Multiple keys request during rehashing of slot", false),
+            ("MOVED 1 127.0.0.1:7000", false),
+            ("OOM command not allowed when used memory > 'maxmemory'.", false),
+        ] {
+            assert_eq!(is_of_a_former_master(&replied(reply)), expected, "{reply}");
         }
     }
 

@@ -33,7 +33,8 @@ impl Limits {
         now.saturating_duration_since(sent) >= self.patience / 2
     }
 
-    /// Returns until when to wait for a better connection than the present one, which needs time, too.
+    /// Returns until when to wait for a better connection than the present one. The rest of the time is left for a reply over the
+    /// present one.
     pub(super) fn wait_for_better(&self, now: Instant) -> Instant {
         let left = self.deadline.saturating_duration_since(now);
         now + (left / 2).max(left.saturating_sub(self.patience))

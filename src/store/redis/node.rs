@@ -342,7 +342,7 @@ impl Node {
         }
     }
 
-    /// Takes a connection into use again that was silent and has answered, unless it was replaced.
+    /// Takes a connection into use again that was silent and has answered, unless a newer one replaced it.
     fn speak(&self, connection: &Arc<Connection>) {
         if !connection.is_silent() {
             return;
@@ -354,6 +354,14 @@ impl Node {
             };
             if pool.iter_mut().find(is_own).is_none() {
                 drop_unused(&mut pool);
+                // A newer connection may lead to the new master, and this one to the former.
+                if pool
+                    .iter()
+                    .filter_map(PooledConnection::working)
+                    .any(|other| other.begun > connection.begun)
+                {
+                    return;
+                }
                 let Some(free) = pool.iter_mut().find(|pooled| pooled.connection.is_none()) else { return };
                 free.connection = Some(Arc::clone(connection));
             }

@@ -17,9 +17,9 @@ pub(super) const MAX_ATTEMPTS: u32 = 256;
 /// For how many steps of the backend a save is tried after its first conflict.
 const MAX_STEPS: u32 = 16;
 
-/// Queues for tasks of this process. A task whose save conflicted queues behind the other tasks whose saves did, so
-/// that each of them succeeds: without queues, tasks that retry at once starve late ones. The first attempt does not
-/// queue.
+/// Queues for tasks of this process. A task whose save conflicted queues behind the other tasks whose saves did. Without queues,
+/// tasks that retry at once would starve late ones. The first attempt does not queue, and no task waits for long (see
+/// [`Conflicts`]).
 pub(super) struct ConflictQueues([Mutex<()>; 64]);
 
 impl ConflictQueues {
@@ -39,19 +39,21 @@ impl ConflictQueues {
 ///
 /// The queue is for fairness only: the backend compares, so no change is lost without a permit. The holder of a permit may wait
 /// for a backend that does not answer. So a task waits for a permit only as long as one step may take. Then it makes an attempt
-/// without, and queues again if that conflicts.
+/// without, and keeps its place in the queue. If that attempt conflicts, it waits on.
 pub(super) struct Conflicts<'a, B> {
     queue: &'a Mutex<()>,
     backend: &'a B,
     count: u32,
     permit: Option<MutexGuard<'a, ()>>,
+    /// Its place in the queue. During an attempt without a permit, the permit may come here.
+    place: Option<Pin<Box<dyn Future<Output = MutexGuard<'a, ()>> + Send + 'a>>>,
     /// Ready when the save has been tried for long enough. Present after the first conflict.
     enough: Option<Pin<Box<dyn Future<Output = ()> + Send + 'a>>>,
 }
 
 impl<'a, B: Backend> Conflicts<'a, B> {
     pub(super) fn new(queue: &'a Mutex<()>, backend: &'a B) -> Self {
-        Self { queue, backend, count: 0, permit: None, enough: None }
+        Self { queue, backend, count: 0, permit: None, place: None, enough: None }
     }
 
     pub(super) fn count(&self) -> u32 {
@@ -70,9 +72,10 @@ impl<'a, B: Backend> Conflicts<'a, B> {
         }
     }
 
-    /// Gives the permit back. The next conflict takes one again.
+    /// Gives the permit back, and the place in the queue, where a permit may come. The next conflict queues again.
     pub(super) fn release(&mut self) {
         self.permit = None;
+        self.place = None;
     }
 
     /// Returns false if it took too long.
@@ -83,12 +86,17 @@ impl<'a, B: Backend> Conflicts<'a, B> {
             return false;
         }
         if self.permit.is_none() {
-            let (mut permit, mut one_step) = (pin!(self.queue.lock()), pin!(backend.__after_steps(1)));
-            self.permit = poll_fn(|cx| match permit.as_mut().poll(cx) {
+            let queue = self.queue;
+            let place = self.place.get_or_insert_with(|| Box::pin(queue.lock()));
+            let mut one_step = pin!(backend.__after_steps(1));
+            self.permit = poll_fn(|cx| match place.as_mut().poll(cx) {
                 Poll::Ready(permit) => Poll::Ready(Some(permit)),
                 Poll::Pending => one_step.as_mut().poll(cx).map(|()| None),
             })
             .await;
+            if self.permit.is_some() {
+                self.place = None;
+            }
         }
         true
     }

@@ -54,8 +54,11 @@ impl<B: Backend> Inner<B> {
             let ids: Vec<_> = ending.iter().map(|entry| entry.id).collect();
             let forget = |list: &mut SessionList| list.remove(&ids);
             let forgotten = self.edit(subject, now, IfUnreadable::IsAnError, Some(known), forget).await;
-            // The sessions are ended. The next call takes them off the list.
-            forgotten.map(drop).or_else(|error| if error.is_unavailable() { Ok(()) } else { Err(error) })?;
+            match forgotten {
+                // The sessions are ended. The next call takes them off the list.
+                Err(error) if !error.is_unavailable() && !error.is_conflict() => return Err(error),
+                _ => {}
+            }
         }
         Ok(ended)
     }

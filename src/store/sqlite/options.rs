@@ -51,7 +51,8 @@ use crate::store::{Builder, ServerKind, Stored};
 /// - The file must be on a local disk. A network file system is not safe for SQLite's write-ahead log.
 /// - SQLite keeps two files beside it (`-wal` and `-shm`), and the processes that share it two more (`-lock` and `-next`). The
 ///   last changes are only in `-wal`. Processes of several users need rights for the file, and for the folder. The four files beside
-///   it get the rights of the file when they are made.
+///   it get the rights of the file when they are made. SQLite gives `-wal` and `-shm` the group of the file only as root. So set the
+///   setgid bit of the folder (`chmod g+s`), and new files get the group of the folder.
 /// - While a store has them open, the file, `-wal` and `-shm` must not be moved, replaced or deleted: writes then fail at once, and
 ///   reads within 100 ms, until they are back or the service is restarted.
 /// - Space of deleted sessions is reused. The file does not shrink.

@@ -90,12 +90,14 @@ fn lock_file(database: &Path, name: &Path) -> io::Result<File> {
         // Another process has just created it.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => options.open(name),
         Ok(file) => {
-            // The umask may have taken rights away.
-            file.set_permissions(Permissions::from_mode(mode))?;
+            // Only root can change the owner. For other users the group is enough.
             if let Some(database) = database {
-                // Only root may give a file away, and any other user needs not.
-                let _ = fchown(&file, Some(database.uid()), Some(database.gid()));
+                if fchown(&file, Some(database.uid()), Some(database.gid())).is_err() {
+                    let _ = fchown(&file, None, Some(database.gid()));
+                }
             }
+            // The umask may have taken rights away. A file system without such rights refuses to change them.
+            let _ = file.set_permissions(Permissions::from_mode(mode));
             Ok(file)
         }
         Err(error) => Err(error),

@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll, Waker};
 
+use super::super::conflict_queue::Conflicts;
 use super::*;
 use crate::store::Memory;
 
@@ -19,6 +20,8 @@ struct Slow {
     hangs_at: AtomicU32,
     /// Another request changes this entry before each replacement.
     contested: Mutex<Option<EntryId>>,
+    /// So many replacements of that entry succeed first.
+    uncontested: AtomicU32,
     /// How many steps' time a replacement takes.
     steps: AtomicU32,
     /// How many steps' time has passed.
@@ -55,7 +58,10 @@ impl Backend for Slow {
         now: Timestamp,
     ) -> Result<Replaced, Error> {
         let is_contested = *self.contested.lock().unwrap() == Some(id);
-        if is_contested {
+        let one_less = |left: u32| left.checked_sub(1);
+        if is_contested
+            && self.uncontested.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_err()
+        {
             self.passed.fetch_add(self.steps.load(Ordering::SeqCst), Ordering::SeqCst);
             self.conflicts.fetch_add(1, Ordering::SeqCst);
             let present = self.memory.fetch(id, now).await?;
@@ -153,5 +159,59 @@ fn t26_a_session_that_changes_all_the_time_is_ended() {
         store.inner.backend.contest(key_of(&base), steps);
         assert!(run(store.inner.supersede(&base, NOW)).unwrap());
         assert!(!store.inner.backend.has(key_of(&base)));
+    }
+}
+
+/// The backend answers none in time.
+#[test]
+fn a_task_that_goes_on_without_a_permit_keeps_its_place_in_the_queue() {
+    let (queue, backend) = (tokio::sync::Mutex::new(()), Slow::default());
+    let passed = |steps| backend.passed.store(steps, Ordering::SeqCst);
+    let [mut first, mut second] = [(); 2].map(|()| Conflicts::new(&queue, &backend));
+    let holder = queue.try_lock().unwrap();
+    {
+        let mut next = Box::pin(first.next());
+        assert!(poll(&mut next).is_pending());
+        passed(1);
+        assert!(poll(&mut next).is_ready(), "it goes on without a permit");
+    }
+    passed(0);
+    let mut second = Box::pin(second.next());
+    assert!(poll(&mut second).is_pending());
+    drop(holder);
+    assert!(poll(&mut second).is_pending(), "the first task is before it");
+    assert!(poll(&mut Box::pin(first.next())).is_ready());
+    assert!(poll(&mut second).is_pending());
+    first.release();
+    assert!(poll(&mut second).is_ready());
+}
+
+#[test]
+fn a_task_that_waits_for_another_queue_keeps_no_place_in_this_one() {
+    let (queue, backend) = (tokio::sync::Mutex::new(()), Slow::default());
+    let mut conflicts = Conflicts::new(&queue, &backend);
+    let holder = queue.try_lock().unwrap();
+    backend.passed.store(1, Ordering::SeqCst);
+    assert!(poll(&mut Box::pin(conflicts.next())).is_ready(), "it goes on without a permit");
+    drop(holder);
+    assert!(queue.try_lock().is_err(), "the permit has come to it");
+    conflicts.release();
+    assert!(queue.try_lock().is_ok());
+}
+
+/// The sessions are ended by then. The next call takes them off the list.
+#[test]
+fn t26_an_ending_does_not_fail_if_only_its_tidying_conflicts() {
+    for steps in [0, 1, 16] {
+        let store = ServerStore { inner: inner(Slow::default(), &system_random()) };
+        let base = session_of_ada(&store.inner);
+        let list = store.inner.list_of("ada");
+        store.inner.backend.contest(list, steps);
+        assert!(run(store.end_sessions_of("ada", None)).unwrap_err().is_conflict(), "it could not begin");
+        assert!(store.inner.backend.has(key_of(&base)));
+        store.inner.backend.contest(list, steps);
+        store.inner.backend.uncontested.store(1, Ordering::SeqCst);
+        assert_eq!(run(store.end_sessions_of("ada", None)).unwrap(), 1);
+        assert!(!store.inner.backend.has(key_of(&base)) && store.inner.backend.has(list));
     }
 }
