@@ -7,6 +7,10 @@ use crate::error::{Error, Kind};
 /// The longest time that anything waits. Adding it to an `Instant` does not overflow.
 const LONGEST_WAIT: Duration = Duration::from_secs(365 * 86_400);
 
+/// How far ahead the clock of another host may be: a time that is further in the future is not trusted. Clocks of servers differ by
+/// seconds, not minutes.
+pub(crate) const MAX_CLOCK_SKEW: Duration = Duration::from_secs(60);
+
 /// Returns how long an option or a caller wants to wait, but at most a year, so that it can be added to an `Instant`.
 pub(crate) fn bounded(wait: Duration) -> Duration {
     wait.min(LONGEST_WAIT)

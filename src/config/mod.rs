@@ -18,9 +18,6 @@ use crate::error::Error;
 use crate::event::{Event, EventKind, Facades, Observer, Reporter};
 use crate::session::PayloadFormat;
 
-/// How far in the future a token may claim to have been issued. Clocks of servers differ by seconds, not minutes.
-pub(crate) const MAX_CLOCK_SKEW: Duration = Duration::from_secs(60);
-
 /// The timeouts of a session.
 ///
 /// # Examples

@@ -290,7 +290,7 @@ impl CookieTemplate {
 
     /// Removes the cookies that came with a request to `target` in all other scopes in which a browser may hold them: see
     /// [`scopes`](super::scopes). `held` is the mask of the present name, and `held_under` that of a retired name, by its index.
-    /// `None` for a name of which no cookie came.
+    /// `None` for a name of which no cookie came. If there are more scopes than may be tried, each name has its likeliest ones.
     pub(crate) fn expire_elsewhere(
         &self,
         target: Option<&Target>,
@@ -303,16 +303,20 @@ impl CookieTemplate {
         let retired = self.retired_cookies.iter().enumerate();
         let retired = retired
             .map(|(place, cookie)| (&cookie.name, &cookie.attributes, &cookie.scopes, held_under(place)));
-        let mut left = MAX_SCOPES;
+        let mut all_scopes = Vec::new();
         for (name, attributes, named, held) in std::iter::once(present).chain(retired) {
             let Some(held) = held else { continue };
             let scopes = elsewhere(attributes, name.prefix_rules(), target, several);
             let texts = scopes.iter().map(Attributes::to_string);
-            let new = texts.filter(|text| named.iter().all(|named| **named != **text));
-            for text in new.take(left) {
-                remove(name, &text, held, lines)?;
-                left -= 1;
-            }
+            let new: Vec<String> = texts.filter(|text| named.iter().all(|named| **named != **text)).collect();
+            all_scopes.push((name, held, new));
+        }
+        // The likeliest scope of each name, then the next one of each.
+        let rounds = (0..MAX_SCOPES).map(|round| {
+            all_scopes.iter().filter_map(move |(name, held, scopes)| Some((*name, *held, scopes.get(round)?)))
+        });
+        for (name, held, scope) in rounds.flatten().take(MAX_SCOPES) {
+            remove(name, scope, held, lines)?;
         }
         Ok(())
     }

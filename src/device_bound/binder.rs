@@ -14,7 +14,7 @@ use super::bound_cookie::{self, Untested};
 use super::challenge::{Age, Challenge, IssuedFor, WINDOW};
 use super::jws::{self, Proof};
 use super::{BoundCookieMemo, DeviceBound, headers};
-use crate::clock::Timestamp;
+use crate::clock::{MAX_CLOCK_SKEW, Timestamp};
 use crate::cookie::{
     COMPANIONS, CookieName, CookieTemplate, FoundCookies, MAX_CANDIDATES, RetiredCookie, SetCookies,
 };
@@ -200,7 +200,7 @@ impl Binder {
     ) -> bool {
         // If the clock of the host that bound the session is ahead, its minute is not told from hours here.
         let in_grace = now.saturating_since(binding.since) < SUPERSEDED_FOR
-            && binding.since.saturating_since(now) <= SUPERSEDED_FOR;
+            && binding.since.saturating_since(now) <= MAX_CLOCK_SKEW;
         let is_present =
             |keys: &NamedKeys, cookies| has_valid_cookie(&keys.tagger, cookies, &binding.key, memo, now);
         in_grace
@@ -218,12 +218,26 @@ impl Binder {
     /// Returns true if one of these bound cookies could show here that a device is present: its key is known, and it has not
     /// expired. Its tag is not checked. `retired` are the cookies under each retired name of the session's.
     pub(crate) fn may_count(&self, cookies: &FoundCookies, retired: &[FoundCookies], now: Timestamp) -> bool {
-        let may_count = |keys: &NamedKeys, cookies: &FoundCookies| {
-            let mut read = cookies.companions(BOUND).map(|value| Untested::read(&keys.tagger, value));
-            read.any(|untested| untested.is_some_and(|untested| now < untested.until()))
+        self.has_readable(cookies, retired, |untested| now < untested.until())
+    }
+
+    /// Returns true if one of these bound cookies has a key that is known here. It may have expired on its way. Its tag is not
+    /// checked.
+    pub(crate) fn has_known_key(&self, cookies: &FoundCookies, retired: &[FoundCookies]) -> bool {
+        self.has_readable(cookies, retired, |_| true)
+    }
+
+    fn has_readable(
+        &self,
+        cookies: &FoundCookies,
+        retired: &[FoundCookies],
+        counts: impl Fn(&Untested) -> bool,
+    ) -> bool {
+        let has = |keys: &NamedKeys, cookies: &FoundCookies| {
+            let mut values = cookies.companions(BOUND);
+            values.any(|value| Untested::read(&keys.tagger, value).as_ref().is_some_and(&counts))
         };
-        may_count(&self.keys, cookies)
-            || self.retired.iter().zip(retired).any(|(keys, cookies)| may_count(keys, cookies))
+        has(&self.keys, cookies) || self.retired.iter().zip(retired).any(|(keys, cookies)| has(keys, cookies))
     }
 
     /// Returns the field that offers the registration of a key for the session `id`.

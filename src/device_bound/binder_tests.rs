@@ -126,6 +126,9 @@ fn a_bound_cookie_may_count_until_its_end_if_its_key_is_known() {
             let retired = [found(&[]), found(&fields)];
             assert_eq!(renamed.may_count(&found(&[]), &retired, now), expected, "{fields:?}");
         }
+        // Whatever its end.
+        assert_eq!(renamed.has_known_key(&found(&fields), &[]), expected, "{fields:?}");
+        assert_eq!(renamed.has_known_key(&found(&[]), &[found(&[]), found(&fields)]), expected, "{fields:?}");
     }
 }
 

@@ -12,7 +12,7 @@ use super::recent::{RecentEntries, Unread};
 use super::revocation::{Key, Mark, Revocation};
 use super::set::{Set, View};
 use super::timeline::{self, Timeline};
-use crate::clock::{Clock, SystemClock, Timestamp};
+use crate::clock::{Clock, MAX_CLOCK_SKEW, SystemClock, Timestamp};
 use crate::crypto::{Random, SystemRandom};
 use crate::error::Error;
 use crate::event::{EventKind, Reporter, RevocationChange};
@@ -236,7 +236,7 @@ impl Register {
         let written = lock(&self.timeline).written(mark.position()).unwrap_or(now);
         let age = now.saturating_since(written);
         // If the clock of its writer is ahead, a minute by that clock could last for hours here.
-        let is_ahead = written.saturating_since(now) > SUPERSEDED_FOR;
+        let is_ahead = written.saturating_since(now) > MAX_CLOCK_SKEW;
         // The time of an entry is at most that of its first reading here: for two hours after a failover, Redis dates entries
         // ahead. A process that begins must not grant the minute again.
         let is_old = mark.position() <= self.freshness.loaded();

@@ -45,7 +45,8 @@ impl Key {
 /// ```text
 /// bit 63     forever: whatever the position of the session
 /// bit 62     beside bit 63, superseded: the session continues under another id
-///            without it, retired: the same, and this id is valid for another minute
+///            without it, retired: the same, and this id is valid for another minute; for four more minutes it counts as
+///            superseded
 /// bits 0..62 the position
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -78,7 +79,7 @@ impl Mark {
         self.0 & SUPERSEDED != 0
     }
 
-    /// Returns true if the key counts for another minute, and then never again.
+    /// Returns true if the id is valid for another minute. For four more minutes it counts as superseded, and then never again.
     pub(super) fn is_retired(self) -> bool {
         self.0 & (FOREVER | SUPERSEDED) == SUPERSEDED
     }
@@ -111,7 +112,7 @@ impl fmt::Debug for Mark {
 /// offset  bytes  field
 ///      0     16  the name: of a session, a subject, a label, or zeros for everything
 ///     16      1  flags: 1 whatever the session's position, 3 the session continues under another id, 2 it does, and its
-///                present id is valid for another minute
+///                present id is valid for another minute, and for four more minutes it counts as superseded
 ///     17      8  the position that it had when it was first written, if it was written again; if the highest bit is set,
 ///                63 random bits of the call that wrote it; otherwise zero. Big-endian.
 /// ```

@@ -77,14 +77,21 @@ impl Slot {
         self.cookies().any(Binder::has_cookie)
     }
 
+    /// Returns true if the request has a bound cookie that this host could check, under whichever name. It may have expired on its
+    /// way, or by this host's clock. Other values of that form are planted ones.
+    pub(super) fn has_usable_bound_cookie(&self, binder: &Binder) -> bool {
+        binder.has_known_key(&self.found, &self.found_retired)
+    }
+
     /// Returns true if the next request of this browser may come with a valid bound cookie, although this one did not.
     ///
     /// If the session was bound moments ago, the browser may have sent this request before, or the handler was slow to ask for its
     /// session. If this release cannot read the binding, it does not know when that was.
     pub(super) fn bound_cookie_may_follow(&self, now: Timestamp) -> bool {
+        let binder = self.connection.config().device_bound.as_deref();
         let lapsed = self.device.lapsed().map(|lapsed| lapsed.payload().device_binding());
         self.device.lacks_refresh()
-            || self.has_bound_cookie()
+            || binder.is_some_and(|binder| self.has_usable_bound_cookie(binder))
             || lapsed.is_some_and(|binding| match binding {
                 Ok(binding) => binding.is_some_and(|binding| Binder::is_new(&binding, now)),
                 Err(_) => true,

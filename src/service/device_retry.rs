@@ -33,7 +33,7 @@ impl Slot {
     pub(super) fn answer_image(&self, binder: &Binder, fields: &HeaderMap) -> Result<Response<Bytes>, Error> {
         let mut response = device_response::empty(StatusCode::NO_CONTENT);
         let is_of_page = Binder::was_asked(&self.found) && !is_caused_elsewhere(fields);
-        if is_of_page && !self.has_bound_cookie() && !fields.contains_key(SKIPPED) {
+        if is_of_page && !self.has_usable_bound_cookie(binder) && !fields.contains_key(SKIPPED) {
             device_response::set_cookies(&mut response, binder.give_up()?);
         }
         Ok(response)

@@ -126,13 +126,13 @@ impl Slot {
         end: Arc<EndOfOthers>,
     ) -> Result<Option<usize>, Failure> {
         let Some(subject) = session.subject() else { return Err(Failure::NotLoggedIn) };
-        let on_save = end.on_save;
-        let saved = Arc::clone(&self).commit_to_end_others(session.clone(), end).await;
+        let saved = Arc::clone(&self).commit_to_end_others(session.clone(), Arc::clone(&end)).await;
         let keep = match saved.map_err(Failure::from) {
-            Ok(()) if on_save => return Ok(None),
+            Ok(()) if end.on_save => return Ok(None),
             Ok(()) => session.id(),
-            // The client has gone, and with it the login that was to be saved: no session of the subject stays.
-            Err(Failure::NotLoggedIn) if session.is_closed() => None,
+            // The client has gone, and with it the login that was to be saved. Or the handler has given this up, and then ended the
+            // session. No session of the subject stays.
+            Err(Failure::NotLoggedIn) if end.goes_on_alone() || session.is_closed() => None,
             Err(failure) => return Err(failure),
         };
         let ended = self.connection.store().end_sessions_of(&subject, keep).await;

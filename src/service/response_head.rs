@@ -131,8 +131,10 @@ fn says_no_store(headers: &HeaderMap, name: &HeaderName) -> bool {
     says(b"no-store") && !says(b"must-understand")
 }
 
-/// Returns true if the caches that obey the targeted header `name` store nothing by it. All of them are shared caches, to which
-/// `private` says as much as `no-store` does. To nginx, `X-Accel-Expires: 0` does.
+/// Returns true if the caches that obey the targeted header `name` store nothing by it. To nginx, `X-Accel-Expires: 0` says so. In a
+/// field with the directives of `Cache-Control` (RFC 9213 section 2.1), so does `private`, because these caches are shared.
+/// `X-LiteSpeed-Cache-Control: private` stores a response for its user. `Surrogate-Control` and `Edge-Control` do not have that
+/// directive: it is ignored there.
 fn keeps_out(headers: &HeaderMap, name: &HeaderName) -> bool {
     if says_no_store(headers, name) {
         return true;
@@ -140,6 +142,9 @@ fn keeps_out(headers: &HeaderMap, name: &HeaderName) -> bool {
     if name == "x-accel-expires" {
         let mut fields = headers.get_all(name).iter();
         return fields.all(|field| matches!(trim(field.as_bytes()), b"0"));
+    }
+    if !name.as_str().ends_with("-cache-control") || name == "x-litespeed-cache-control" {
+        return false;
     }
     let is_private = |field: &HeaderValue| {
         directives(field.as_bytes())
@@ -187,8 +192,8 @@ fn remove_where(headers: &mut HeaderMap, name: &HeaderName, unwanted: impl Fn(&H
     }
 }
 
-/// Returns the names of the directives of a `Cache-Control` field, and whether each has an argument. Quoted arguments may contain commas, and are not
-/// directives.
+/// Returns the names of the directives of a `Cache-Control` field, and whether each has an argument. Quoted arguments may contain
+/// commas, and are not directives.
 fn directives(field: &[u8]) -> impl Iterator<Item = (&[u8], bool)> {
     let (mut quoted, mut escaped) = (false, false);
     let separator = move |byte: &u8| {
@@ -293,8 +298,11 @@ mod tests {
             assert_eq!(headers.len(), 2, "{name}");
         }
         // As strict for a shared cache.
-        let strict =
-            [("cdn-cache-control", "private"), ("surrogate-control", "Private"), ("x-accel-expires", "0")];
+        let strict = [
+            ("cdn-cache-control", "private"),
+            ("akamai-cache-control", "max-age=0, Private"),
+            ("x-accel-expires", "0"),
+        ];
         for (name, value) in strict {
             let mut headers = headers(&CACHE_CONTROL, &["no-store"]);
             headers.insert(name, HeaderValue::from_static(value));
@@ -303,6 +311,10 @@ mod tests {
         }
         let laxer = [
             ("cdn-cache-control", "private=\"set-cookie\""),
+            ("surrogate-control", "private"),
+            ("edge-control", "private"),
+            ("akamai-edge-control", "private"),
+            ("x-litespeed-cache-control", "private"),
             ("x-accel-expires", "00:10"),
             ("x-accel-expires", "@0"),
             ("x-accel-expires", "private"),

@@ -103,7 +103,8 @@ impl Slot {
         self.end_others(if logs_out { WhichEnd::All } else { WhichEnd::Authentic }, None, now)
     }
 
-    /// Ends the [sessions that the request brought](super::brought_sessions::BroughtSessions::end) beside its own. `None` if there are none.
+    /// Ends the [sessions that the request brought](super::brought_sessions::BroughtSessions::end) beside its own. `None` if there
+    /// are none.
     fn end_others(
         &self,
         which: WhichEnd,

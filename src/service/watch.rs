@@ -23,7 +23,8 @@ use crate::session::{
 /// # Limits
 ///
 /// It follows one token. When the session is given a new token ([`regenerate`](Session::regenerate),
-/// [`login`](Session::login), [`reauthenticate`](Session::reauthenticate)), it has ended for this connection
+/// [`login`](Session::login), [`reauthenticate`](Session::reauthenticate); or when values are set after
+/// [`destroy`](Session::destroy), or after [`clear`](Session::clear) of a subject's session), it has ended for this connection
 /// ([`Refusal::Regenerated`]), and the browser connects again with the new cookie.
 ///
 /// A [`CookieStore`](crate::CookieStore) has no copy of a session. There a watch shows the session as it was when it was taken,

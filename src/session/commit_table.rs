@@ -57,7 +57,7 @@ pub(crate) enum Weight {
     Renewal,
     /// A handler changed values.
     Change,
-    /// A handler asked for a new token.
+    /// A handler asked for a new token, or the changes begin a new session.
     Login,
     /// A handler ended the session.
     End,

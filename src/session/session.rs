@@ -376,8 +376,10 @@ impl Session {
     /// # Security
     ///
     /// For a logout, call [`destroy`](Self::destroy). It ends the session under a response for which changes [are
-    /// discarded](crate::store::Builder::discard_changes_on), too, and if a concurrent request has just given the session another
-    /// token. `clear` is a change, which is dropped then.
+    /// discarded](crate::store::Builder::discard_changes_on), too, and if a concurrent request gave the session another token
+    /// before this one loaded it. `clear` is a change, which is dropped then. If a concurrent request does so later, before this one
+    /// is saved, the session under that token stays, after `destroy` and after `clear`. Only
+    /// [revocations](crate::store::Builder::revocations) end it, too.
     ///
     /// # Errors
     ///
@@ -401,11 +403,12 @@ impl Session {
 
     /// Returns the id of the stored session, or `None` if no session was stored yet.
     ///
-    /// This is always an id that the store knows: by it, [`sessions_of`](crate::store::Store::sessions_of) names the session, and
-    /// [`end_sessions_of`](crate::store::Store::end_sessions_of) keeps it. A session gets an id when it is first saved, and
+    /// This is always an id that the store knows: by it, [`sessions_of`](crate::store::Store::sessions_of) names the session,
+    /// and [`end_sessions_of`](crate::store::Store::end_sessions_of) keeps it. A session gets an id when it is first saved, and
     /// another id when a [`login`](Self::login), [`reauthenticate`](Self::reauthenticate) or [`regenerate`](Self::regenerate)
-    /// is saved. Until then this returns the id from before, or `None`. If that save fails, the id from before stays. A
-    /// handler that needs the new id calls [`save`](Self::save) first.
+    /// is saved, or values that were set after a [`destroy`](Self::destroy), or after a [`clear`](Self::clear) of a subject's
+    /// session or one with a lifetime of its own. Until then this returns the id from before, or `None`. If that save fails,
+    /// the id from before stays. A handler that needs the new id calls [`save`](Self::save) first.
     ///
     /// # Examples
     ///

@@ -11,7 +11,7 @@ use super::commit_table::{Decision, Disposition, Facts, Outcome, Standing, Weigh
 use super::encoded_value::EncodedValue;
 use super::key::{LABELS, is_bookkeeping};
 use super::lineage::{Name, Position, labels_among, name_of_subject, no_labels, with_label};
-use super::{Record, Saved, SessionId};
+use super::{Payload, Record, Saved, SessionId};
 use crate::clock::Timestamp;
 use crate::crypto::SecretText;
 use crate::error::Error;
@@ -55,9 +55,9 @@ pub(super) struct State {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum EndByHandler {
     No,
-    /// It read the last flash value, and the session had no other value.
-    LastFlashValueRead,
-    /// It asked for the end, or deleted more than flash values.
+    /// It read the last flash value, and the session had no other value. Or it replaced the session of a visitor.
+    Quietly,
+    /// It asked for the end, or deleted more than flash values, or replaced the session of a subject.
     Logout,
 }
 
@@ -665,15 +665,20 @@ impl State {
         let asks_for_token = pending.as_ref().is_some_and(|pending| pending.requested.regenerate);
         // A new session whose lifetime has passed already, for example. The client has no cookie of it.
         let is_stillborn = self.base.is_none() && !destroyed && !self.is_overtaken();
-        // `clear` ended the session of a subject, and another began.
+        // `clear` ended the session, and another began.
         let replaced = outcome == Outcome::Regenerate
             && matches!(saved, Some(Saved::Stored { .. }))
             && pending.as_ref().is_some_and(|pending| pending.changes.restarts());
         if destroyed || replaced || matches!(saved, Some(Saved::Removed)) && !is_stillborn {
             let cleared = pending.as_ref().is_some_and(|pending| pending.changes.clears());
-            let had_values = self.base.as_ref().is_some_and(|base| base.payload().has_lasting_values());
-            let is_logout = destroyed || cleared || had_values;
-            let end = if is_logout { EndByHandler::Logout } else { EndByHandler::LastFlashValueRead };
+            let former = self.base.as_ref().map(Record::payload);
+            // A visitor whose values were replaced goes on as a visitor.
+            let is_logout = match replaced {
+                _ if destroyed => true,
+                true => former.is_some_and(Payload::has_subject),
+                false => cleared || former.is_some_and(Payload::has_lasting_values),
+            };
+            let end = if is_logout { EndByHandler::Logout } else { EndByHandler::Quietly };
             self.ended_by_handler = self.ended_by_handler.max(end);
             self.ended = false; // a later change begins another session
         }

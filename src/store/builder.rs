@@ -438,10 +438,9 @@ impl<K> Builder<K> {
         self
     }
 
-    /// Sets which data the browser deletes when the handler ends a session (`destroy`, `clear`, or `clear` of a subject's session
-    /// before a value is set), or deletes its last value: the
-    /// response gets a `Clear-Site-Data` header beside the removed cookie. Default: none. Browsers obey it over https only, and
-    /// may take a while.
+    /// Sets which data the browser deletes when the handler ends a session (`destroy`, `clear`; also if a value is set after
+    /// `clear` of a subject's session), or deletes its last value: the response gets a `Clear-Site-Data` header beside the
+    /// removed cookie. Default: none. Browsers obey it over https only, and may take a while.
     ///
     /// A session that had only flash values also ends when a page shows the last one. That is not a logout, and the response does
     /// not get the header. In a store that shares sessions with Astra, flash values are like all others.

@@ -108,40 +108,69 @@ impl MigratingStore {
 }
 
 impl Inner {
-    async fn load(&self, token: Vec<u8>, now: Timestamp) -> Result<Result<Record, Refusal>, Error> {
-        let refusal = match self.new.load(&token, now).await? {
-            Err(refusal) if now < self.until => refusal,
-            loaded => return Ok(loaded),
-        };
-        if self.old.config().cookie_name() != self.new.config().cookie_name() {
-            return Ok(Err(refusal));
-        }
-        Ok(self.judge_old(self.old.load(&token, now).await?, refusal))
+    fn load(self: &Arc<Self>, token: &[u8], now: Timestamp) -> LoadFuture {
+        let (in_new, token) = (self.new.load(token, now), token.to_vec());
+        self.or_in_old(in_new, now, move |inner| {
+            let is_same = inner.old.config().cookie_name() == inner.new.config().cookie_name();
+            is_same.then(|| inner.old.load(&token, now))
+        })
     }
 
     /// Loads the session of a token that came under the `name`-th retired name of the new store's options. In the old store
     /// that may be the present name, or a retired one with another index.
-    async fn load_retired(
-        &self,
-        name: usize,
-        token: Vec<u8>,
+    fn load_retired(self: &Arc<Self>, name: usize, token: &[u8], now: Timestamp) -> LoadFuture {
+        let (in_new, token) = (self.new.load_retired(name, token, now), token.to_vec());
+        self.or_in_old(in_new, now, move |inner| {
+            let (new, old) = (&inner.new.config().cookie, &inner.old.config().cookie);
+            let retired = new.retired_cookies().get(name)?;
+            let is_same = |other: &CookieName| other.as_str() == retired.name().as_str();
+            if is_same(old.name()) {
+                return Some(inner.old.load(&token, now));
+            }
+            let name = old.retired_cookies().iter().position(|retired| is_same(retired.name()))?;
+            Some(inner.old.load_retired(name, &token, now))
+        })
+    }
+
+    /// Looks in the old store for a token that the new one refuses. `in_old` returns `None` if it is not to be asked.
+    ///
+    /// If both stores answer at once, so does this: a token that both refuse by its form has cost no wait.
+    fn or_in_old(
+        self: &Arc<Self>,
+        in_new: LoadFuture,
         now: Timestamp,
-    ) -> Result<Result<Record, Refusal>, Error> {
-        let refusal = match self.new.load_retired(name, &token, now).await? {
-            Err(refusal) if now < self.until => refusal,
-            loaded => return Ok(loaded),
+        in_old: impl FnOnce(&Self) -> Option<LoadFuture> + Send + 'static,
+    ) -> LoadFuture {
+        match in_new.into_immediate() {
+            Ok(in_new) => self.after_new(in_new, now, in_old),
+            Err(waiting) => {
+                let inner = Arc::clone(self);
+                StoreFuture::boxed(async move {
+                    let in_new = waiting.await;
+                    inner.after_new(in_new, now, in_old).await
+                })
+            }
+        }
+    }
+
+    fn after_new(
+        self: &Arc<Self>,
+        in_new: Result<Result<Record, Refusal>, Error>,
+        now: Timestamp,
+        in_old: impl FnOnce(&Self) -> Option<LoadFuture>,
+    ) -> LoadFuture {
+        let refusal = match in_new {
+            Ok(Err(refusal)) if now < self.until => refusal,
+            loaded => return StoreFuture::ready(loaded),
         };
-        let (new, old) = (&self.new.config().cookie, &self.old.config().cookie);
-        let Some(retired) = new.retired_cookies().get(name) else { return Ok(Err(refusal)) };
-        let is_same = |other: &CookieName| other.as_str() == retired.name().as_str();
-        let loading = if is_same(old.name()) {
-            self.old.load(&token, now)
-        } else if let Some(name) = old.retired_cookies().iter().position(|retired| is_same(retired.name())) {
-            self.old.load_retired(name, &token, now)
-        } else {
-            return Ok(Err(refusal));
-        };
-        Ok(self.judge_old(loading.await?, refusal))
+        let Some(in_old) = in_old(self) else { return StoreFuture::ready(Ok(Err(refusal))) };
+        match in_old.into_immediate() {
+            Ok(in_old) => StoreFuture::ready(in_old.map(|loaded| self.judge_old(loaded, refusal))),
+            Err(waiting) => {
+                let inner = Arc::clone(self);
+                StoreFuture::boxed(async move { Ok(inner.judge_old(waiting.await?, refusal)) })
+            }
+        }
     }
 
     /// Returns the result of the old store, or else the `refusal` of the new one.
@@ -320,8 +349,7 @@ impl Verbs for MigratingStore {
     }
 
     fn load(&self, token: &[u8], now: Timestamp) -> LoadFuture {
-        let (inner, token) = (Arc::clone(&self.inner), token.to_vec());
-        StoreFuture::boxed(async move { inner.load(token, now).await })
+        self.inner.load(token, now)
     }
 
     fn reload(&self, base: Record, now: Timestamp) -> LoadFuture {
@@ -405,8 +433,7 @@ impl Verbs for MigratingStore {
     }
 
     fn load_retired(&self, name: usize, token: &[u8], now: Timestamp) -> LoadFuture {
-        let (inner, token) = (Arc::clone(&self.inner), token.to_vec());
-        StoreFuture::boxed(async move { inner.load_retired(name, token, now).await })
+        self.inner.load_retired(name, token, now)
     }
 
     fn is_only_copy(&self, record: &Record) -> bool {

@@ -218,7 +218,6 @@ fn visitors_have_timeouts_of_their_own_until_they_log_in() {
     });
 }
 
-/// A session that is given a longer life after its login stays on its subject's list.
 /// A value that is set after `clear` is in a visitor's session. By the timeouts of visitors the session from before would be too old.
 #[test]
 fn values_that_are_set_after_a_clear_begin_a_visitor_s_session() {
@@ -291,6 +290,7 @@ fn a_clear_of_a_visitor_s_session_begins_no_other() {
     });
 }
 
+/// A session that is given a longer life after its login stays on its subject's list.
 #[test]
 fn a_longer_life_is_still_listed() {
     block_on(async {

@@ -413,6 +413,41 @@ fn a_watch_follows_the_old_store_until_the_date() {
     });
 }
 
+/// As without a migration: a host of the domain can toss cookies that have the form of a token.
+#[test]
+fn cookies_that_both_stores_refuse_by_their_form_cost_no_try() {
+    for retired in [false, true] {
+        block_on(async {
+            let stranger = CookieStore::builder(AppKey::generate().unwrap()).build().unwrap();
+            let clock = FakeClock::at(START);
+            let build = |cookie: CookieOptions| {
+                let builder = CookieStore::builder(AppKey::generate().unwrap()).cookie(cookie);
+                builder.clock(clock.clone()).build().unwrap()
+            };
+            let names = if retired { ["__Host-new", "__Host-session"] } else { ["__Host-session"; 2] };
+            let [new, name] = names;
+            let cookie = CookieOptions::new().name(new);
+            let new = build(if retired { cookie.retired_name(name) } else { cookie });
+            let old = build(CookieOptions::new());
+            let both = MigratingStore::new(new, old.clone(), Timestamp::from_unix(UNTIL)).unwrap();
+            let mut jar = Jar::new();
+            edit(&old, &mut jar, |session| session.login("ada")).await;
+            let mut tossed = Vec::new();
+            for number in 0..6 {
+                let mut jar = Jar::new();
+                edit(&stranger, &mut jar, |session| session.set("n", number)).await;
+                tossed.push(jar.header().unwrap());
+            }
+            let header = format!("{}; {}", tossed.join("; "), jar.header().unwrap());
+            assert_eq!(
+                send(&both, Some(&header), user).await.1.as_deref(),
+                Some("ada"),
+                "retired: {retired}"
+            );
+        });
+    }
+}
+
 #[test]
 fn stores_of_different_cookies_are_refused() {
     let named = |name: &str| MemoryStore::builder().cookie(CookieOptions::new().name(name)).build().unwrap();

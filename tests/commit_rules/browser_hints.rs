@@ -6,7 +6,9 @@ use http::{HeaderMap, Request, Response};
 use hyper::service::Service;
 use hyper_session::store::{Builder, Store};
 use hyper_session::testing::{Cookies, FakeClock, with_session};
-use hyper_session::{AppKey, CookieStore, Error, MemoryStore, Session, SessionHandle, SiteData, session_fn};
+use hyper_session::{
+    AppKey, CookieStore, Error, Lifetime, MemoryStore, Session, SessionHandle, SiteData, session_fn,
+};
 
 use crate::support::block_on;
 
@@ -133,6 +135,16 @@ async fn logout_clears<S: Store + Clone>(store: S, plain: S) {
     let kept = |session: &Session| session.set("user", "Eve").and_then(|()| empty());
     assert_eq!(told(visit(&store, logged_in().await, kept).await.headers()), None);
     assert_eq!(told(visit(&store, logged_in().await, cleared).await.headers()), None, "a visitor's");
+    // With a lifetime of its own, a visitor's session is replaced by another.
+    let persistent = |session: &Session| {
+        session.set("cart", 1)?;
+        session.set_lifetime(Lifetime::persistent(Duration::from_secs(90 * 24 * 3_600)))
+    };
+    let request = with_session(Request::new(()), &store, persistent).await.unwrap();
+    let response = visit(&store, request, cleared).await;
+    assert_eq!(told(response.headers()), None, "a visitor's that is replaced");
+    let lines: Vec<_> = response.headers().get_all("set-cookie").iter().collect();
+    assert!(lines.len() == 1 && !lines[0].to_str().unwrap().contains("Max-Age=0"), "{lines:?}");
     let dropped = |session: &Session| session.clear().and_then(|()| answer(500));
     assert_eq!(told(visit(&store, logged_in().await, dropped).await.headers()), None);
     let switched = |session: &Session| session.destroy().and_then(|()| answer(101));

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use hyper_session::revocation::{FailurePolicy, Page, Revocation, RevocationLog};
 use hyper_session::testing::{Cookies, FakeClock, check_revocation_log};
-use hyper_session::{AppKey, CookieStore, Error, Refusal, Revocations};
+use hyper_session::{AppKey, CookieStore, Error, Refusal, Revocations, Session};
 
 use crate::requests::{NAME, START, Site};
 use crate::shared_log::{Call, Fault, SharedLog};
@@ -172,6 +172,47 @@ fn others_end_although_the_client_hangs_up_before_their_turn() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     });
+}
+
+/// The handler gives up the end of the other sessions, which waits for a save, and then logs its user out.
+#[test]
+fn others_end_although_the_handler_gives_that_up_and_ends_its_session() {
+    type End = fn(&Session) -> Result<(), Error>;
+    let ends: [End; 2] = [Session::destroy, Session::clear];
+    for end in ends {
+        block_on(async {
+            let log = SharedLog::default();
+            let here = host(&log, START).await;
+            let (mut browser, other) = (here.logged_in("ada").await, here.logged_in("ada").await);
+            let copy = browser.clone();
+            log.hold(Call::Append);
+            let held = &log;
+            let response = here
+                .visit(&mut browser, |session| async move {
+                    session.reauthenticate()?;
+                    let mut save = Box::pin(async { session.save().await });
+                    assert!(poll_once(&mut save).is_pending(), "the log holds it");
+                    let mut ending = Box::pin(async { session.end_other_sessions().await });
+                    assert!(poll_once(&mut ending).is_pending(), "the save is before it");
+                    drop(ending);
+                    end(&session)?;
+                    held.release();
+                    save.await?;
+                    for _ in 0..100 {
+                        tokio::task::yield_now().await;
+                    }
+                    Ok(())
+                })
+                .await;
+            assert_eq!(response.status(), 200);
+            assert!(browser.header().is_none() && !here.accepts(&copy).await);
+            let begun = std::time::Instant::now();
+            while here.accepts(&other).await {
+                assert!(begun.elapsed() < Duration::from_secs(20), "the other session goes on");
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        });
+    }
 }
 
 fn poll_once<F: Future + ?Sized>(future: &mut Pin<Box<F>>) -> Poll<F::Output> {

@@ -239,6 +239,25 @@ fn t27_a_logout_ends_the_session_of_a_retired_name_in_a_former_scope() {
     }
 }
 
+// Several cookies under the present name and a retired one have more scopes than a response has lines. Each name has its likeliest.
+#[test]
+fn t27_a_logout_ends_the_sessions_of_all_names_in_their_likeliest_former_scopes() {
+    const HOST: &str = "pr-12.review.app.example.com";
+    for kind in KINDS {
+        let shared = Shared::new(kind);
+        let mut browser = Browser::default();
+        let former = |name: &str| CookieOptions::new().name(name).domain("example.com");
+        shared.deploy(former("__Secure-old"), 0).visit_at(HOST, &mut browser, "/a/b/c/d/ada");
+        shared.deploy(former("__Secure-s"), 1).visit_at(HOST, &mut browser, "/a/b/c/d/bob");
+        let present = CookieOptions::new().name("__Secure-s").retired_name("__Secure-old");
+        let new = shared.deploy(present, 10);
+        assert_eq!(new.visit_at(HOST, &mut browser, "/a/b/c/d/logout"), "bob");
+        assert_eq!(new.visit_at(HOST, &mut browser, "/a/b/c/d/look"), "", "{kind:?}");
+        // Of several sessions in cookies, a tombstone stays in the present scope.
+        assert!(browser.kept.iter().all(|kept| kept.scope.host_only), "{kind:?}: {browser:?}");
+    }
+}
+
 // A page that shows a visitor's notice is not a logout. The cookie of another scope, which this host cannot judge, stays.
 #[test]
 fn a_notice_that_is_shown_removes_no_cookie_of_another_scope() {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{Predecessor, ServerStore, SubjectSession, ended_or_stored, origin};
-use crate::clock::Timestamp;
-use crate::config::{Config, MAX_CLOCK_SKEW};
+use crate::clock::{MAX_CLOCK_SKEW, Timestamp};
+use crate::config::Config;
 use crate::event::Refusal;
 use crate::session::{Changes, Place, Record, SUPERSEDED_FOR, Saved, SessionId};
 use crate::store::verbs::Sealed;
