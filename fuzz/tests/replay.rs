@@ -201,6 +201,13 @@ fn login_outside_that_is_gone_before_the_response() {
     regression("session_model", "login_outside_that_is_gone_before_the_response");
 }
 
+/// The model was wrong: a `save` ended the session of a request, and the end of the others failed. For the handler, which was told of
+/// the failure, its session goes on, so its renewal is due.
+#[test]
+fn renewal_after_a_partly_failed_end() {
+    regression("session_model", "renewal_after_a_partly_failed_end");
+}
+
 /// The oracle was wrong: it took a retired name for the ninth cookie of the present name. There are eight at most.
 #[test]
 fn retired_name_beyond_the_last_chunk() {
