@@ -625,14 +625,19 @@ impl State {
     pub(super) fn end_by_response(&mut self, by_service: bool) -> (bool, Leftovers) {
         // The inner service did not end a session that this handler has begun since.
         let began_another = self.was_ended_by_handler() || self.expired;
-        // If the handler ends the session, too, the store ends it.
-        if self.base.is_none() || began_another || self.requested.destroy {
+        if self.base.is_none() || began_another {
             return (false, Leftovers::new(None, None));
         }
-        let drops = self.is_modified() || self.requested.regenerate || !by_service && self.has_token();
+        let had_token = self.has_token();
+        // The token of an earlier save yields to that, whatever becomes of the rest.
+        self.reply = Reply::Nothing;
+        // If the handler ends the session, too, the store ends it.
+        if self.requested.destroy {
+            return (false, Leftovers::new(None, None));
+        }
+        let drops = self.is_modified() || self.requested.regenerate || !by_service && had_token;
         self.base = None;
         self.ended = true;
-        self.reply = Reply::Nothing;
         self.requested = Requested::default();
         (drops, Leftovers::new(None, self.changes.take()))
     }

@@ -15,7 +15,8 @@ use hyper_session::{
 };
 
 use crate::spy_store::{
-    ABSOLUTE, Act, IDLE, RENEWAL, START, Verb, assert_no_cookie, assert_set, everywhere, on_server, pairs,
+    ABSOLUTE, Act, IDLE, RENEWAL, START, Verb, assert_no_cookie, assert_removed, assert_set, everywhere,
+    on_server, pairs,
 };
 use crate::support::{Answer, Body, Events, Jar, block_on, request, set_cookies, status};
 
@@ -405,6 +406,40 @@ fn b8_an_earlier_save_yields_to_a_stronger_statement_inside() {
             saves_first(&nested, &mut jar, before, act).await;
             assert_eq!(nested.look(&jar, subject).await.as_deref(), Some("ada"));
         }
+    });
+}
+
+/// The outer handler saves a change, the inner one ends the session, and then the store fails to end it for the outer one, too.
+#[test]
+fn b8_an_earlier_save_yields_to_an_end_inside_if_the_end_outside_fails() {
+    on_server(|world| async move {
+        let mut jar = world.jar().await;
+        let inner =
+            session_fn(Arc::clone(&world.store), |_: Request<Body>, handle: SessionHandle| async move {
+                handle.load().await?.destroy()?;
+                Answer::Ok(status(200))
+            });
+        let inner = Arc::new(inner);
+        let failing = world.clone();
+        let gateway = move |request: Request<Body>, handle: SessionHandle| {
+            let (inner, world) = (Arc::clone(&inner), failing.clone());
+            async move {
+                let session = handle.load().await?;
+                session.set("b", 2_u64)?;
+                session.save().await?;
+                let response = inner.call(request).await?;
+                world.fail(&[Verb::Delete]);
+                session.destroy()?;
+                Ok::<_, Error>(response)
+            }
+        };
+        let request = request("/", jar.header().as_deref());
+        let response = session_fn(Arc::clone(&world.store), gateway).call(request).await.unwrap();
+        world.fail(&[]);
+        assert_eq!(response.status(), 503);
+        assert_removed(&world, &response);
+        jar.store(response.headers());
+        assert!(jar.0.is_empty(), "the token of a session that has ended");
     });
 }
 
