@@ -1,8 +1,8 @@
 //! Endings of sessions that are interrupted: unreadable lists, failing backends, callers that give up.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
-use hyper_session::testing::{Fault, Faulty};
+use hyper_session::testing::{Fault, Faulty, Primitive};
 use hyper_session::{ServerStore, Session};
 
 use crate::concurrent_requests::{NAME, poll_once, run};
@@ -90,5 +90,37 @@ fn t26_a_backend_that_fails_in_the_middle_is_an_error_and_asking_again_ends_all(
         assert!(world.end_all("ada", None) <= 2);
         assert_eq!((world.subject(&jars[0]), world.subject(&jars[1])), (None, None), "after {steps} steps");
         assert!(world.list("ada").is_none());
+    }
+}
+
+/// The list cannot be marked, as in a backend whose memory is full for a moment. A login comes before the session is ended, or before
+/// the list is taken away.
+#[test]
+fn t26_an_ending_that_could_not_mark_the_list_leaves_a_login_on_it() {
+    for login_before in [1, 2] {
+        let world = Arc::new(World::with(|builder| builder.check_session_list(true)));
+        let old = world.login("ada");
+        let (backend, new) = (Faulty::new(world.store.backend().clone()), Arc::new(Mutex::new(None)));
+        backend.intercept({
+            let (world, new, writes) = (Arc::clone(&world), Arc::clone(&new), Mutex::new(0));
+            move |call| {
+                if !matches!(call.primitive, Primitive::Replace | Primitive::Delete) {
+                    return None;
+                }
+                let mut writes = writes.lock().unwrap();
+                let write = *writes;
+                *writes += 1;
+                if write == login_before {
+                    *new.lock().unwrap() = Some(world.login("ada"));
+                }
+                (write == 0).then_some(Fault::Unreachable)
+            }
+        });
+        let ending = ServerStore::with_backend(backend).clock(world.clock.clone()).build().unwrap();
+        assert_eq!(run(ending.end_sessions_of("ada", None)).unwrap(), 1);
+        assert_eq!(world.subject(&old), None);
+        let new = new.lock().unwrap().take().expect("a login");
+        assert_eq!(world.subject(&new).as_deref(), Some("ada"), "before write {login_before}");
+        assert_eq!(world.listed("ada"), [world.id(&new)]);
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use http::Request;
 use hyper::service::{Service, service_fn};
+use hyper_session::cookie::CookieOptions;
 use hyper_session::store::{Backend as _, EntryId};
 use hyper_session::testing::{FakeClock, Faulty, Primitive};
 use hyper_session::{Error, ServerStore, Session, SessionExt, SessionId, SessionService};
@@ -465,4 +466,63 @@ fn a_regenerate_does_not_wait_for_the_permit_that_it_holds() {
     assert_eq!(response.status(), 200);
     assert!(course.lock().unwrap().is_other_changed);
     assert_eq!(run(store.sessions_of("ada")).unwrap().len(), 1);
+}
+
+/// Lets a future make so many calls, and keeps its output.
+fn advance<T>(future: &mut Pin<Box<dyn Future<Output = T> + '_>>, calls: usize, output: &mut Option<T>) {
+    for _ in 0..calls {
+        if output.is_some() {
+            return;
+        }
+        if let Poll::Ready(done) = poll_once(future.as_mut()) {
+            *output = Some(done);
+        }
+    }
+}
+
+/// A request moves the session from a retired name to the present one, while all sessions are ended: after any number of calls of the
+/// ending, and with any number of its own before the rest of the ending.
+#[test]
+fn t26_an_ending_does_not_miss_a_session_that_moves_from_a_retired_name() {
+    const ALL: usize = 100;
+    let mut moved_meanwhile = 0;
+    for before in 0..12 {
+        for between in 0..12 {
+            let (memory, clock) = (Watched::default(), FakeClock::at(START));
+            let build = |backend: &Watched, cookie: CookieOptions| {
+                let builder = ServerStore::with_backend(backend.clone()).cookie(cookie);
+                builder.clock(clock.clone()).build().unwrap()
+            };
+            let former = || CookieOptions::new().name("__Host-old");
+            let present = || CookieOptions::new().name("__Host-new").retired_name("__Host-old");
+            let mut jar = Jar::new();
+            begin(&build(&memory, former()), &mut jar, |session| session.login("ada"));
+            let copied = jar.clone();
+
+            let (of_ending, of_request) =
+                (build(&memory.taking_turns(), present()), build(&memory.taking_turns(), present()));
+            let (mut ended, mut told) = (None, None);
+            let mut ending: Pin<Box<dyn Future<Output = _>>> =
+                Box::pin(of_ending.end_sessions_of("ada", None));
+            let mut saving = ask(of_request, &jar, Save);
+            advance(&mut ending, before, &mut ended);
+            let begun = before > 0 && ended.is_none();
+            advance(&mut saving, between, &mut told);
+            moved_meanwhile += usize::from(begun && told.is_some());
+            advance(&mut ending, ALL, &mut ended);
+            advance(&mut saving, ALL, &mut told);
+
+            ended.expect("the ending ends").unwrap();
+            let Some(Told::Headers(headers)) = told else { panic!("the request has no response") };
+            jar.store(&headers);
+            let store = build(&memory, present());
+            let context = format!("{before} calls of the ending, {between} of the request");
+            assert_eq!(run(store.sessions_of("ada")).unwrap(), [], "{context}");
+            for jar in [&jar, &copied] {
+                let subject = whose(&store, jar).and_then(|found| found.1);
+                assert_eq!(subject, None, "{context}");
+            }
+        }
+    }
+    assert!(moved_meanwhile >= 10, "{moved_meanwhile}");
 }

@@ -63,7 +63,8 @@ impl<B: Backend> Inner<B> {
         Ok(ended)
     }
 
-    /// Ends sessions without flagging them first. A concurrent login happens after this.
+    /// Ends sessions without flagging them first, then takes the list away if nothing else is on it and it is unchanged. A
+    /// concurrent login happens after this, and stays on the list.
     async fn end_unmarked(
         &self,
         subject: &str,
@@ -71,11 +72,13 @@ impl<B: Backend> Inner<B> {
         which: impl Fn(&ListedSession) -> bool,
         error: Error,
     ) -> Result<usize, Error> {
-        let Ok(Known { mut list, .. }) = self.known(subject, now).await else { return Err(error) };
+        let Ok(Known { mut list, stored }) = self.known(subject, now).await else { return Err(error) };
         let ending = list.end(&which);
         let Ok(ended) = self.end_all(subject, &ending, &[], which, now).await else { return Err(error) };
-        if ending.len() == list.entries.len() {
-            self.backend.delete(self.list_of(subject)).await?;
+        if let Some(stored) = stored.filter(|_| ending.len() == list.entries.len()) {
+            // If that fails, or a login has entered itself meanwhile, the list still names the ended sessions. That does no harm,
+            // and a call that would end them again takes them off.
+            let _ = self.backend.exchange(self.list_of(subject), stored, None, now).await;
         }
         Ok(ended)
     }

@@ -156,7 +156,7 @@ impl<B: Backend> Inner<B> {
         old: &Expected,
         now: Timestamp,
     ) -> Result<bool, Error> {
-        let Some(written) = new.take() else { return Ok(false) };
+        let Some(written) = new.clone() else { return Ok(false) };
         let newest = written.recency().max(old.written);
         let expected = Expected { entry: seen(&written)?, written: newest };
         let from = &old.entry.value;
@@ -167,6 +167,7 @@ impl<B: Backend> Inner<B> {
             return Ok(true);
         }
         // No value is left, or the backend evicted the new entry: the session must not be lost with it.
+        *new = None;
         self.leave(&written, now).await;
         Ok(false)
     }

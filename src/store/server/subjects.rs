@@ -198,9 +198,11 @@ impl<B: Backend> ServerStore<B> {
 }
 
 impl<B: Backend> Inner<B> {
-    /// Returns the sessions under each cookie name whose subjects are the same.
+    /// Returns the sessions under each cookie name whose subjects are the same: the retired names first. A session that moves to
+    /// the present name meanwhile is found under one of the two.
     fn of_each_name(&self) -> impl Iterator<Item = &Self> {
-        std::iter::once(self).chain(self.retired.iter().chain(&self.linked).map(AsRef::as_ref))
+        let retired = self.retired.iter().map(AsRef::as_ref);
+        retired.chain(std::iter::once(self)).chain(self.linked.iter().map(AsRef::as_ref))
     }
 
     async fn sessions_of(&self, subject: &str, now: Timestamp) -> Result<Vec<SubjectSession>, Error> {

@@ -232,7 +232,8 @@ fn t26_sessions_are_ended_although_their_list_cannot_be_written() {
     assert!(!backend.has(key_of(&one)));
     assert_eq!(listed(&store), [two.id()]);
     assert_eq!(run(store.end_sessions_of("ada", None)).unwrap(), 1);
-    assert!(!backend.has(key_of(&two)) && !backend.has(list_of(&store)));
+    assert!(!backend.has(key_of(&two)));
+    assert_eq!(listed(&store), []);
 }
 
 // Another call may be entering a session: it would not see that the sessions are being ended.
@@ -451,6 +452,31 @@ fn a_new_token_that_finds_no_room_on_the_list_says_so_at_once() {
     assert!(error.is_too_large(), "{error:?}");
     assert_eq!(backend.calls(list_of(&store), Call::Fetch) - fetched, 2);
     assert_eq!(listed(&store), sessions.map(|session| session.id()));
+}
+
+/// Another request wrote the session meanwhile. Both fit the longest entry, and their values together do not.
+#[test]
+fn a_new_token_for_a_session_that_grows_too_large_leaves_no_session_behind() {
+    let (backend, store) = store();
+    let one = login(&store);
+    let put = |key: &str| {
+        let mut changes = Changes::default();
+        changes.put(key, Some(Bytes::from_static(b"\x01")), None);
+        changes
+    };
+    let (theirs, own) = (put(&"a".repeat(60)), put(&"b".repeat(60)));
+    let written = run(store.inner.save(Some(one.clone()), &theirs, NOW)).unwrap();
+    assert!(matches!(written, Saved::Stored { .. }), "{written:?}");
+    let creations = backend.calls.lock().unwrap().len();
+    backend.max_len.store(120, Ordering::SeqCst);
+    let error = run(store.inner.regenerate(one.clone(), &own, NOW)).unwrap_err();
+    assert!(error.is_too_large(), "{error:?}");
+    assert_eq!(listed(&store), [one.id()]);
+    // The entries that were written meanwhile are gone, except the session itself and its list.
+    let called: Vec<_> = backend.calls.lock().unwrap()[creations..].iter().map(|(id, _)| *id).collect();
+    let new: Vec<_> = called.into_iter().filter(|id| *id != key_of(&one) && *id != list_of(&store)).collect();
+    assert!(!new.is_empty() && !new.iter().any(|id| backend.has(*id)), "{new:?}");
+    assert!(!run(store.inner.list("ada", NOW)).unwrap().names(SessionId::from_bytes(new[0].to_bytes())));
 }
 
 #[test]
