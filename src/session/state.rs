@@ -678,11 +678,12 @@ impl State {
             let cleared = pending.as_ref().is_some_and(|pending| pending.changes.clears());
             let former = self.base.as_ref().map(Record::payload);
             // A visitor whose values were replaced goes on as a visitor.
-            let is_logout = match replaced {
-                _ if destroyed => true,
-                true => former.is_some_and(Payload::has_subject),
-                false => cleared || former.is_some_and(Payload::has_lasting_values),
-            };
+            let is_logout = destroyed
+                || if replaced {
+                    former.is_some_and(Payload::has_subject)
+                } else {
+                    cleared || former.is_some_and(Payload::has_lasting_values)
+                };
             let end = if is_logout { EndByHandler::Logout } else { EndByHandler::Quietly };
             self.ended_by_handler = self.ended_by_handler.max(end);
             self.ended = false; // a later change begins another session
