@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
+use crate::session::json_reader::tests::any_json;
 use crate::session::value_codec;
 
 fn payload_of(entries: &[(&str, Vec<u8>)]) -> Payload {
@@ -224,24 +225,6 @@ fn what_is_no_json_object_is_no_session() {
     assert_eq!(write(&deepest, None).unwrap(), nested(63).as_bytes());
     assert!(read(nested(64).as_bytes()).is_none() && read(nested(100_000).as_bytes()).is_none());
     assert_eq!(write(&read(b" \n{ \"a\" : 1 }\t").unwrap(), None).unwrap(), b"{\"a\":1}");
-}
-
-fn any_json() -> impl Strategy<Value = Value> {
-    let leaf = prop_oneof![
-        Just(Value::Null),
-        any::<bool>().prop_map(Value::from),
-        any::<i64>().prop_map(Value::from),
-        any::<u64>().prop_map(Value::from),
-        any::<f64>().prop_filter("JSON has no other", |f| f.is_finite()).prop_map(Value::from),
-        any::<String>().prop_map(Value::from),
-    ];
-    leaf.prop_recursive(3, 32, 8, |inner| {
-        prop_oneof![
-            proptest::collection::vec(inner.clone(), 0..8).prop_map(Value::from),
-            proptest::collection::btree_map(any::<String>(), inner, 0..8)
-                .prop_map(|map| Value::Object(map.into_iter().collect())),
-        ]
-    })
 }
 
 /// Returns the value as Go reads it: every number is a float64.

@@ -34,17 +34,23 @@ where
 
 // Futures that are dropped, or kept.
 
+/// The cookies of several devices of one user.
+async fn devices_of_a_user<const N: usize>(world: &World) -> [Jar; N] {
+    let mut jars = std::array::from_fn(|_| Jar::new());
+    for jar in &mut jars {
+        world.edit(jar, |session| session.login("ada")).await;
+    }
+    world.events.take();
+    jars
+}
+
 /// The client hangs up while its handler ends the other sessions of its user: before the first write of that, or after it. They end
 /// all the same.
 #[test]
 fn other_sessions_end_although_the_client_hangs_up() {
     for gate in [Gate::Before(Verb::Replace), Gate::After(Verb::Replace)] {
         on_server(|world| async move {
-            let mut jars = [Jar::new(), Jar::new(), Jar::new()];
-            for jar in &mut jars {
-                world.edit(jar, |session| session.login("ada")).await;
-            }
-            world.events.take();
+            let jars = devices_of_a_user::<3>(&world).await;
             world.gate(gate);
             let mut response = world.start(&jars[0], |ask: Ask| async move {
                 let session = ask.session().await?;
@@ -72,11 +78,7 @@ fn other_sessions_end_although_the_client_hangs_up() {
 fn other_sessions_end_although_the_client_hangs_up_before_their_turn() {
     for changes in [true, false] {
         on_server(|world| async move {
-            let mut jars = [Jar::new(), Jar::new()];
-            for jar in &mut jars {
-                world.edit(jar, |session| session.login("ada")).await;
-            }
-            world.events.take();
+            let jars = devices_of_a_user::<2>(&world).await;
             world.gate(Gate::Before(Verb::Create));
             let mut response = world.start(&jars[0], move |ask: Ask| async move {
                 let session = ask.session().await?;
@@ -197,11 +199,7 @@ fn changes_whose_save_fails_in_the_background_are_not_lost_without_a_word() {
 fn other_sessions_that_cannot_be_ended_in_the_background_are_reported_once() {
     for changes in [true, false] {
         on_server(|world| async move {
-            let mut jars = [Jar::new(), Jar::new()];
-            for jar in &mut jars {
-                world.edit(jar, |session| session.login("ada")).await;
-            }
-            world.events.take();
+            let jars = devices_of_a_user::<2>(&world).await;
             world.gate(Gate::Before(Verb::Replace));
             let mut response = world.start(&jars[0], move |ask: Ask| async move {
                 let session = ask.session().await?;
@@ -233,11 +231,7 @@ fn other_sessions_whose_end_is_dropped_without_a_runtime_are_reported_once() {
             let world = World::new(Kind::Server, form, &Setup::default());
             let mut started = None;
             block_on(async {
-                let mut jars = [Jar::new(), Jar::new()];
-                for jar in &mut jars {
-                    world.edit(jar, |session| session.login("ada")).await;
-                }
-                world.events.take();
+                let jars = devices_of_a_user::<2>(&world).await;
                 world.gate(Gate::Before(gate));
                 let mut response = world.start(&jars[0], move |ask: Ask| async move {
                     let session = ask.session().await?;

@@ -148,7 +148,7 @@ impl<B: Backend> Inner<B> {
     }
 
     /// Makes the new entry, if there is one, hold `payload`, whose values came from `old`. No client has its token yet. Returns
-    /// false if there is no new entry now.
+    /// true if it holds them, and false if there is no such entry.
     async fn rewrite(
         self: &Arc<Self>,
         new: &mut Option<Record>,
