@@ -14,6 +14,9 @@ use socket2::SockRef;
 
 use crate::lock::lock;
 
+/// How often a silent connection whose one half has ended looks whether it is heard again.
+const LISTEN_EVERY: Duration = Duration::from_millis(1);
+
 /// The point at which a [`Relay`] cuts a connection, for [`Relay::cut_next`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -175,7 +178,8 @@ impl Relay {
         self.state.silent_until.store(opened, Ordering::SeqCst);
     }
 
-    /// Makes all connections silent, later ones included, or lets later bytes pass again.
+    /// Makes all connections silent, later ones included, or lets later bytes pass again. What was sent meanwhile is lost, except
+    /// the end of a connection.
     pub fn set_silent(&self, yes: bool) {
         self.state.all_silent.store(yes, Ordering::SeqCst);
     }
@@ -282,11 +286,13 @@ struct Carried {
     client: TcpStream,
     server: TcpStream,
     is_reset: AtomicBool,
+    is_closed: AtomicBool,
 }
 
 impl Carried {
     /// Ends the threads that carry it, and with them the connection.
     fn close(&self) {
+        self.is_closed.store(true, Ordering::SeqCst);
         // Without the end of a connection that is to be reset.
         let end = if self.is_reset.load(Ordering::SeqCst) { Shutdown::Read } else { Shutdown::Both };
         let _ = self.client.shutdown(end);
@@ -344,11 +350,16 @@ impl State {
         let _ = client.set_nodelay(true);
         let _ = server.set_nodelay(true);
         let number = state.opened.fetch_add(1, Ordering::SeqCst) + 1;
-        let (armed, is_reset) = (Mutex::new(None), AtomicBool::new(false));
-        let round_trip = AtomicU64::new(0);
-        let carried =
-            Carried { state: Arc::clone(state), number, round_trip, armed, client, server, is_reset };
-        let carried = Arc::new(carried);
+        let carried = Arc::new(Carried {
+            state: Arc::clone(state),
+            number,
+            round_trip: AtomicU64::new(0),
+            armed: Mutex::new(None),
+            client,
+            server,
+            is_reset: AtomicBool::new(false),
+            is_closed: AtomicBool::new(false),
+        });
         lock(&state.open).push(Arc::downgrade(&carried));
         // After it is listed, so that it is reset here or by the call that says so.
         if state.resets.load(Ordering::SeqCst) {
@@ -449,8 +460,12 @@ impl Carried {
                 return self.close();
             }
         }
-        // A connection that is silent does not end. The client of one that is to be reset must not see an end.
-        if !self.is_silent() && !self.is_reset.load(Ordering::SeqCst) {
+        // A silent connection ends when it is heard again: TCP sends the end of a half until it is acknowledged.
+        while self.is_silent() && !self.is_closed.load(Ordering::SeqCst) {
+            thread::sleep(LISTEN_EVERY);
+        }
+        // The client of a connection that is to be reset must not see an end.
+        if !self.is_reset.load(Ordering::SeqCst) {
             let _ = to.shutdown(Shutdown::Write);
         }
     }
@@ -605,9 +620,9 @@ mod tests {
         assert_eq!(relay.connections(), 2);
     }
 
-    /// Neither side of a silent connection learns that the other one has ended its half.
+    /// Neither side of a silent connection learns that the other one has ended its half, until bytes pass again.
     #[test]
-    fn a_silent_connection_passes_on_no_end() {
+    fn a_silent_connection_passes_on_no_end_until_it_is_heard_again() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let relay = Relay::before(listener.local_addr().unwrap()).unwrap();
         let client = TcpStream::connect(relay.address()).unwrap();
@@ -617,6 +632,15 @@ mod tests {
         server.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
         let error = server.read(&mut [0]).unwrap_err();
         assert!(matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut), "{error}");
+        relay.set_silent(false);
+        server.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
+        assert_eq!(server.read(&mut [0]).unwrap(), 0);
+        drop((client, server));
+        let start = Instant::now();
+        while relay.connections() > 0 {
+            assert!(start.elapsed() < Duration::from_secs(120));
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Many pieces are under way at once, as on a line: their latencies do not add up.
