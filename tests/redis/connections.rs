@@ -301,7 +301,11 @@ async fn f05_a_line_that_resets_or_swallows_is_an_unavailable_store() {
         set_broken(&relay, false);
         assert_eq!(app.recovers("/read", &mut jar).await, "1", "nothing of what failed was done later");
         app.is_whole(2).await;
-        app.until("lost connections are closed", async || relay.connections() == 2).await;
+        app.until("lost connections are closed", async || {
+            app.is_whole(2).await;
+            relay.connections() == 2
+        })
+        .await;
     }
 }
 
