@@ -178,8 +178,8 @@ impl Relay {
         self.state.silent_until.store(opened, Ordering::SeqCst);
     }
 
-    /// Makes all connections silent, later ones included, or lets later bytes pass again. What was sent meanwhile is lost, except
-    /// the end of a connection.
+    /// Makes all connections silent, later ones included, or lets later bytes pass again. Bytes that were sent meanwhile are lost.
+    /// The end of a connection is not: it is passed on then.
     pub fn set_silent(&self, yes: bool) {
         self.state.all_silent.store(yes, Ordering::SeqCst);
     }
