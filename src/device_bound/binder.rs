@@ -201,11 +201,31 @@ impl Binder {
         // If the clock of the host that bound the session is ahead, its minute is not told from hours here.
         let in_grace = now.saturating_since(binding.since) < SUPERSEDED_FOR
             && binding.since.saturating_since(now) <= MAX_CLOCK_SKEW;
-        let is_present =
-            |keys: &NamedKeys, cookies| has_valid_cookie(&keys.tagger, cookies, &binding.key, memo, now);
-        in_grace
-            || is_present(&self.keys, cookies)
-            || self.retired.iter().zip(retired).any(|(keys, cookies)| is_present(keys, cookies))
+        in_grace || self.has_valid(cookies, retired, &binding.key, memo, now)
+    }
+
+    /// Returns true if one of these bound cookies is of the device that the session is bound to. It may have expired on its way.
+    pub(crate) fn has_cookie_of(
+        &self,
+        binding: &DeviceBinding,
+        cookies: &FoundCookies,
+        retired: &[FoundCookies],
+    ) -> bool {
+        self.has_valid(cookies, retired, &binding.key, None, Timestamp::from_unix(0))
+    }
+
+    /// Returns true if one of these bound cookies, or of those under the retired names, is of the device that holds `key`, and has not
+    /// expired at `now`.
+    fn has_valid(
+        &self,
+        cookies: &FoundCookies,
+        retired: &[FoundCookies],
+        key: &PublicKey,
+        memo: Option<&BoundCookieMemo>,
+        now: Timestamp,
+    ) -> bool {
+        let has = |keys: &NamedKeys, cookies| has_valid_cookie(&keys.tagger, cookies, key, memo, now);
+        has(&self.keys, cookies) || self.retired.iter().zip(retired).any(|(keys, cookies)| has(keys, cookies))
     }
 
     /// Returns true if a session was bound moments ago, by whichever clock. Its browser may have sent a request before that, and

@@ -133,6 +133,25 @@ fn a_bound_cookie_may_count_until_its_end_if_its_key_is_known() {
 }
 
 #[test]
+fn a_bound_cookie_is_of_the_device_whose_key_its_tag_covers_whatever_its_end() {
+    let (renamed, key, other) = (renamed(), PublicKey::of(true, &[7; 32]), PublicKey::of(false, &[7; 32]));
+    let binding = DeviceBinding { key, since: NOW };
+    let field = |name, key| {
+        let value = bound_cookie::write(&binder(b"one", name).keys.tagger, key, NOW).unwrap();
+        HeaderValue::try_from(format!("s.bound={value}")).unwrap()
+    };
+    for (name, place) in [("s", None), ("old", Some(0)), ("older", Some(1))] {
+        for (of, expected) in [(&key, true), (&other, false)] {
+            let fields = [field(name, of)];
+            let mut cookies = [found(&[]), found(&[]), found(&[])];
+            cookies[place.map_or(0, |place| place + 1)] = found(&fields);
+            let [present, retired @ ..] = &cookies;
+            assert_eq!(renamed.has_cookie_of(&binding, present, retired), expected, "{name}");
+        }
+    }
+}
+
+#[test]
 fn challenges_of_retired_names_are_opened() {
     let (renamed, issued_for) = (renamed(), IssuedFor::Refresh([7; 16]));
     for (name, is_known) in [("s", true), ("old", true), ("older", true), ("other", false)] {

@@ -221,7 +221,7 @@ pub enum EventKind<'a> {
         why: NearCacheEmptied,
     },
     /// The client went away during the commit of its session, which ends or regenerates it, or may do so. Or it went away, or its
-    /// handler stopped waiting, during [`save`](crate::Session::save) or
+    /// handler stopped waiting, during a [`save`](crate::Session::save) that ends or regenerates the session, or during
     /// [`end_other_sessions`](crate::Session::end_other_sessions).
     #[non_exhaustive]
     Interrupted {

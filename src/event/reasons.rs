@@ -362,14 +362,19 @@ impl Refusal {
     }
 
     /// Returns true if it was decided only by the form of the token, before a signature was checked or a backend was
-    /// called. `waited` is true if the store did not answer at once. An unknown version or key may then be that of the entry,
-    /// for which the backend was asked.
+    /// called. `waited` is true if the store did not answer at once. A backend may then have been asked: for an entry whose version
+    /// or key is unknown, or for a token of the old store whose form is not that of the new one.
     pub(crate) const fn is_by_form(self, waited: bool) -> bool {
-        match self {
-            Self::Encoding | Self::Length | Self::RevokedKey | Self::RetiredFormat => true,
-            Self::Version | Self::UnknownKey => !waited,
-            _ => false,
-        }
+        !waited
+            && matches!(
+                self,
+                Self::Encoding
+                    | Self::Length
+                    | Self::Version
+                    | Self::UnknownKey
+                    | Self::RevokedKey
+                    | Self::RetiredFormat
+            )
     }
 }
 

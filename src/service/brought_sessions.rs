@@ -15,7 +15,8 @@ pub(super) type UnusedToken = Zeroizing<Vec<u8>>;
 
 /// The sessions that a request brought beside its own, as one load of its session found them.
 pub(super) struct BroughtSessions {
-    /// All authentic sessions, the newest first. Empty if there is only the session of the request, and all cookies were tried.
+    /// All authentic sessions, the newest first. On a registration of a device, the session to which it was offered comes before
+    /// the others. Empty if there is only the session of the request, and all cookies were tried.
     pub(super) several: Vec<Record>,
     /// The first of `several` is the session of the request. Otherwise all are older than a session whose token the request does
     /// not have.
@@ -38,7 +39,8 @@ pub(super) enum WhichEnd {
 }
 
 impl BroughtSessions {
-    /// Returns the authentic sessions that count, the newest first. `None` if the session of the request is the only authentic one.
+    /// Returns the authentic sessions that count, in the order of `several`. `None` if the session of the request is the only
+    /// authentic one.
     #[cfg(feature = "device-bound")]
     pub(super) fn authentic(&self) -> Option<impl Iterator<Item = &Record>> {
         let counts = |record: &&Record| self.hidden.is_none_or(|hidden| record.recency() > hidden);

@@ -89,11 +89,14 @@ impl Slot {
     /// session. If this release cannot read the binding, it does not know when that was.
     pub(super) fn bound_cookie_may_follow(&self, now: Timestamp) -> bool {
         let binder = self.connection.config().device_bound.as_deref();
-        let lapsed = self.device.lapsed().map(|lapsed| lapsed.payload().device_binding());
+        // The cookie of another device is a planted one.
+        let has_cookie_of = |binding: &_| {
+            binder.is_some_and(|binder| binder.has_cookie_of(binding, &self.found, &self.found_retired))
+        };
         self.device.lacks_refresh()
-            || binder.is_some_and(|binder| self.has_usable_bound_cookie(binder))
-            || lapsed.is_some_and(|binding| match binding {
-                Ok(binding) => binding.is_some_and(|binding| Binder::is_new(&binding, now)),
+            || self.device.lapsed().is_some_and(|lapsed| match lapsed.payload().device_binding() {
+                Ok(Some(binding)) => Binder::is_new(&binding, now) || has_cookie_of(&binding),
+                Ok(None) => false,
                 Err(_) => true,
             })
     }

@@ -213,12 +213,13 @@ impl Slot {
         self.loaded()?.brought.as_deref()
     }
 
-    /// Returns all authentic sessions of the request, the newest first, if there are several or cookies that were not tried.
+    /// Returns [all authentic sessions](BroughtSessions::several) of the request, if there are several or cookies that were not
+    /// tried.
     pub(super) fn several(&self) -> &[Record] {
         self.brought().map_or(&[], |brought| &brought.several)
     }
 
-    /// Returns the authentic sessions of the request that count, the newest first. `session` is the loaded session.
+    /// Returns the authentic sessions of the request that count. `session` is the loaded session.
     #[cfg(feature = "device-bound")]
     pub(super) fn authentic_sessions(&self, session: &Session) -> SmallVec<[Record; 1]> {
         match self.brought().and_then(BroughtSessions::authentic) {

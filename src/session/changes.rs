@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use super::key::LABELS;
 use super::key_map::KeyMap;
-use super::lineage::Name;
+use super::lineage::{Name, share_label};
 use super::value_equality::is_same_value;
 use super::{Payload, Position, Recency};
 use crate::error::Error;
@@ -51,7 +51,7 @@ enum Start {
     Kept,
     /// No values: `clear` was called.
     Cleared,
-    /// A new session: `destroy` was called, or `clear` on the session of a subject.
+    /// A new session: `destroy` was called, or `clear` on the session of a subject, or on one with a lifetime of its own.
     Restarted,
 }
 
@@ -136,7 +136,8 @@ impl Changes {
         self.login_position
     }
 
-    /// Returns true if the session starts over with a new id, a new beginning and none of the old values.
+    /// Returns true if the session starts over with a new id, a new beginning and none of the old values. Whether the former session
+    /// has ended already makes no difference to it.
     pub(crate) fn restarts(&self) -> bool {
         self.start == Start::Restarted
     }
@@ -243,10 +244,15 @@ impl Changes {
     /// `payload` unless the log has its own.
     pub(super) fn begin_visitors_session(&mut self, payload: &Payload) {
         self.start = Start::Restarted;
+        let former = payload.get(LABELS);
         if !self.has_entry(LABELS) {
-            self.put(LABELS, payload.get(LABELS), None);
+            self.put(LABELS, former.clone(), None);
         }
-        self.labels_of = if self.has_entry(LABELS) { payload.lineage().owner } else { None };
+        let keeps_label = match self.get(LABELS) {
+            Lookup::Value(labels) => share_label(former.as_deref(), labels),
+            Lookup::Absent | Lookup::Unchanged => false,
+        };
+        self.labels_of = if keeps_label { payload.lineage().owner } else { None };
     }
 
     /// Returns the subject whose labels the log keeps in the session of a visitor.
@@ -348,6 +354,13 @@ impl Changes {
             })
             .collect::<Result<SmallVec<[_; 4]>, Error>>()?;
         Payload::merge(base, changes.iter().map(|(key, value)| (*key, value.as_deref())))
+    }
+
+    /// Returns true if `later` must not be saved without this log, which could not be saved: it says whose session this is, and
+    /// `later` goes on from there. A login after `destroy`, for example, would otherwise get the values of the user before.
+    pub(super) fn is_needed_by(&self, later: &Self) -> bool {
+        self.clears() && (later.logged_in || later.has_entry(LABELS))
+            || self.logged_in && later.reauthenticated
     }
 
     /// Returns the keys that have an entry in this log.

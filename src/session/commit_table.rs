@@ -95,9 +95,9 @@ pub(super) struct Facts {
     pub(super) empty: bool,
     /// `clear` was called: values that other requests set meanwhile are deleted, too.
     pub(super) cleared: bool,
-    /// `regenerate` or `login` was called.
+    /// `regenerate` or `login` was called, or the changes begin a new session.
     pub(super) regenerate: bool,
-    /// `login` was called: the absolute timeout begins again.
+    /// `login` or `reauthenticate` was called, or the changes begin a new session: the absolute timeout begins again.
     pub(super) login: bool,
     pub(super) destroyed: bool,
     /// The absolute timeout has passed.

@@ -124,6 +124,11 @@ pub(super) fn labels_among(stored: Option<&[u8]>, names: &[Name]) -> Result<Opti
     if labels.is_empty() { Ok(None) } else { labels_to_bytes(labels).map(Some) }
 }
 
+/// Returns true if a label is in both lists.
+pub(super) fn share_label(one: Option<&[u8]>, other: &[u8]) -> bool {
+    Labels(one).names().any(|name| Labels(Some(other)).names().any(|label| label == name))
+}
+
 /// Returns an empty list of labels.
 pub(super) fn no_labels() -> Result<Bytes, Error> {
     labels_to_bytes(SmallVec::new())

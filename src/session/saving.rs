@@ -11,8 +11,9 @@ impl Session {
     /// [`is_too_large`](Error::is_too_large) or [`is_transient`](Error::is_transient) if it cannot be saved. The stored session
     /// stays as it was, and the changes stay in this one. The handler decides what follows: its response is sent, and the
     /// changes are not saved with it. They are tried again if the handler calls `save` again, or changes one of the keys that
-    /// it could not save: by deleting a value that was too large, for example. A change of another key, such as a flash value
-    /// that reports the failure, is saved without them.
+    /// it could not save: by deleting a value that was too large, for example. So they are if it calls [`login`](Self::login) after a
+    /// `destroy` or `clear` that could not be saved. A change of another key, such as a flash value that reports the failure, is
+    /// saved without them.
     /// [`is_ended`](Error::is_ended) if another request ended the session meanwhile, or its absolute timeout passed. Such a
     /// session cannot be saved again.
     /// [`is_head_sent`](Error::is_head_sent) if the response is on its way.

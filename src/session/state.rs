@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::changes::{Changes, Displaced, Lookup, UpdateStep};
 use super::commit_table::{Decision, Disposition, Facts, Outcome, Standing, Weight};
 use super::encoded_value::EncodedValue;
-use super::key::{LABELS, is_bookkeeping};
+use super::key::{CSRF_SECRETS, LABELS, is_bookkeeping};
 use super::lineage::{Name, Position, labels_among, name_of_subject, no_labels, with_label};
 use super::{Payload, Record, Saved, SessionId};
 use crate::clock::Timestamp;
@@ -205,7 +205,11 @@ impl State {
 
     pub(super) fn put(&mut self, key: &str, value: Option<Bytes>) {
         self.retry_if_of_key(key);
-        let below = below(self.pending.as_ref(), self.base.as_ref(), key);
+        let mut below = below(self.pending.as_ref(), self.base.as_ref(), key);
+        // A value that a failed save was to delete reads as absent. Setting it is a change, and so is deleting it.
+        if value.is_some() && self.reads_as_cleared() {
+            below = Value::Absent;
+        }
         log(&mut self.changes).put(key, value, below.as_slice());
     }
 
@@ -213,11 +217,7 @@ impl State {
         self.retry_if_of_key(key);
         let below = below(self.pending.as_ref(), self.base.as_ref(), key);
         // `value` was computed without the values that a failed save was to delete, so it is a change in any case.
-        let below = if self.failed.as_ref().is_some_and(|failed| failed.changes.clears()) {
-            Value::Absent
-        } else {
-            below
-        };
+        let below = if self.reads_as_cleared() { Value::Absent } else { below };
         log(&mut self.changes).update(key, step, value, below.as_slice());
     }
 
@@ -236,11 +236,18 @@ impl State {
 
     /// Takes the changes of a failed save back into the log before `key` is changed, if one of them is of that key: the
     /// handler corrects what failed, for example by deleting the value that was too large. A change of another key (a flash
-    /// value that reports the failure) does not repeat them.
+    /// value that reports the failure) does not repeat them. Nor does the token of a form on the page that reports it, although a
+    /// login has deleted the secrets of earlier forms.
     fn retry_if_of_key(&mut self, key: &str) {
-        if self.failed.as_ref().is_some_and(|failed| !failed.acknowledged || failed.changes.has_entry(key)) {
+        let is_of_key = |failed: &Failed| key != CSRF_SECRETS && failed.changes.has_entry(key);
+        if self.failed.as_ref().is_some_and(|failed| !failed.acknowledged || is_of_key(failed)) {
             self.retry_failed();
         }
+    }
+
+    /// Returns true if a failed save was to delete the values that are still stored.
+    fn reads_as_cleared(&self) -> bool {
+        self.failed.as_ref().is_some_and(|failed| failed.changes.clears())
     }
 
     fn retry_failed(&mut self) {
@@ -468,16 +475,21 @@ impl State {
     }
 
     /// Decides what to commit. `last` is true at the end of the request. The changes of a save whose failure the handler got as
-    /// an error are not tried again then, because the handler has decided on the response.
+    /// an error are not tried again then, because the handler has decided on the response. They are tried
+    /// again if a later login, for example, [needs them](Changes::is_needed_by).
     pub(super) fn begin_commit(
         &mut self,
         answer: Disposition,
         last: bool,
         standing: impl FnOnce(&Record) -> Standing,
     ) -> (Decision, Leftovers) {
-        let acknowledged = if last { self.failed.take_if(|failed| failed.acknowledged) } else { None };
+        let later = self.changes.as_deref();
+        let is_given_up = |failed: &Failed| {
+            failed.acknowledged && !later.is_some_and(|later| failed.changes.is_needed_by(later))
+        };
+        let acknowledged = if last { self.failed.take_if(|failed| is_given_up(failed)) } else { None };
         self.retry_failed();
-        if acknowledged.as_ref().is_some_and(|failed| failed.changes.clears()) {
+        if acknowledged.is_some() {
             self.outdate();
         }
         self.begin_visitors_session();

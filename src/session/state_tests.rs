@@ -197,6 +197,46 @@ fn a_failure_that_the_handler_got_is_reported_at_the_end_if_it_lost_changes_of_v
     }
 }
 
+/// A change that says whose session it is, and failed, is not given up if a later one goes on from there: whether that came before the
+/// failure or after it.
+#[test]
+fn a_login_is_not_saved_without_the_end_before_it_that_failed() {
+    let [_, value, _, destroy] = WISHES;
+    let login: Wish = |state| state.login("s", one(), None).unwrap();
+    let label: Wish = |state| state.label([7; 16]).unwrap();
+    let reauthenticate: Wish = State::reauthenticate;
+    let restarts: fn(&Changes) -> bool = Changes::restarts;
+    let has_login: fn(&Changes) -> bool = |changes| changes.has_entry("s");
+    let has_value: fn(&Changes) -> bool = |changes| changes.has_entry("b");
+    for (failed, later, outcome, is_kept, kept) in [
+        (destroy, login, Outcome::Regenerate, restarts, true),
+        // Only a label is not a session.
+        (destroy, label, Outcome::Destroy, restarts, true),
+        (destroy, value, Outcome::Save, restarts, false),
+        (login, reauthenticate, Outcome::Regenerate, has_login, true),
+        (login, label, Outcome::Save, has_login, false),
+        (value, login, Outcome::Regenerate, has_value, false),
+        (value, label, Outcome::Save, has_value, false),
+    ] {
+        for meanwhile in [false, true] {
+            let mut state = stored();
+            failed(&mut state);
+            let _ = commit(&mut state, GOES_ON);
+            if meanwhile {
+                later(&mut state);
+            }
+            drop(state.commit_failed());
+            state.failure_was_told();
+            if !meanwhile {
+                later(&mut state);
+            }
+            let (last, leftovers) = state.begin_commit(Disposition::Accept, true, |_| GOES_ON);
+            drop(leftovers);
+            assert_eq!((last.outcome, is_kept(&last.changes)), (outcome, kept), "{:?}", last.changes);
+        }
+    }
+}
+
 /// A server error takes back what a handler did: of a logout, nothing is lost.
 #[test]
 fn a_server_error_drops_the_values_of_a_session_that_began_after_a_destroy() {

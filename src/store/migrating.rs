@@ -253,7 +253,7 @@ impl Inner {
     }
 
     async fn take_over(&self, old: Record, changes: Arc<Changes>, now: Timestamp) -> Result<Saved, Error> {
-        take_over(&self.new, old, changes, now, |old| self.old.supersede(old, now)).await
+        take_over(&self.new, &self.old, old, changes, now, |old| self.old.supersede(old, now)).await
     }
 
     /// Saves the session, and ends the others of its subject. They end in the old store first: if that fails, this session stays
@@ -276,7 +276,8 @@ impl Inner {
         let is_of_subject = old.payload().subject().is_some_and(|of_old| of_old == subject);
         if self.old.ends_others_on_save() && is_of_subject && self.asks_old() {
             // The old store cannot keep this session while it ends the others: it goes on in the new store by then.
-            return take_over(&self.new, old, changes, now, |old| self.leave_with_others(old, now)).await;
+            let leave = |old| self.leave_with_others(&subject, old, now);
+            return take_over(&self.new, &self.old, old, changes, now, leave).await;
         }
         let keep = Some(old.id()).filter(|_| !self.old.ends_others_on_save());
         self.end_in_old(&subject, keep).await?;
@@ -284,10 +285,18 @@ impl Inner {
     }
 
     /// Ends `old` and the other sessions of its subject in the old store, in one step. Returns false if `old` had ended.
-    fn leave_with_others(&self, old: Record, now: Timestamp) -> StoreFuture<bool> {
+    fn leave_with_others(&self, subject: &str, old: Record, now: Timestamp) -> StoreFuture<bool> {
         let saving = self.old.regenerate(old, Arc::new(Changes::ending_others()), now);
-        // No client gets the new token, so all are at an end.
-        StoreFuture::boxed(async move { Ok(matches!(saving.await?, Saved::Stored { .. })) })
+        let ending = self.old.end_sessions_of(subject, None);
+        StoreFuture::boxed(async move {
+            // No client gets the new token, so all are at an end.
+            let had_not_ended = matches!(saving.await?, Saved::Stored { .. });
+            if !had_not_ended {
+                // A session that had ended ends no others.
+                ending.await?;
+            }
+            Ok(had_not_ended)
+        })
     }
 }
 

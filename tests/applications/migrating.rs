@@ -355,6 +355,120 @@ fn t34_a_session_that_ended_meanwhile_is_not_moved() {
     }
 }
 
+/// The ways in which another session begins, and what is then in it.
+const BEGINNINGS: [(Act, Option<&str>); 3] = [
+    (|session| session.login("bob").and_then(|()| session.set("note", 1)), Some("bob")),
+    (|session| session.destroy().and_then(|()| session.set("note", 1)), None),
+    (|session| session.clear().and_then(|()| session.set("note", 1)), None),
+];
+
+/// Returns what the next request of a browser sees that got this response.
+async fn seen_after(world: &TestStore, response: &http::Response<Body>) -> (Option<String>, bool, bool) {
+    let mut jar = Jar::new();
+    jar.store(response.headers());
+    let facts = |session: &Session| Ok((user(session)?, session.has("note"), session.has("cart")));
+    edit(&world.both, &mut jar, facts).await.1
+}
+
+/// Both cookies are of one session, and a response can only replace one of them. The other one ends first, and the session with it.
+#[test]
+fn a_session_that_begins_beside_a_second_cookie_of_the_one_before_stays() {
+    for to in [Kind::Server, Kind::Cookie, Kind::Revocable] {
+        for (begin, subject) in BEGINNINGS {
+            block_on(async {
+                let world = TestStore::new(Kind::Revocable, to);
+                let mut jar = log_in(&world).await;
+                let first = jar.header().unwrap();
+                world.clock.advance(seconds(10));
+                edit(&world.old, &mut jar, |session| session.set("cart", 4)).await;
+                let both = format!("{first}; {}", jar.header().unwrap());
+                let (response, ()) = send(&world.both, Some(&both), begin).await;
+                assert_eq!(seen_after(&world, &response).await, (subject.map(str::to_owned), true, false));
+                assert_eq!(send(&world.both, Some(&both), user).await.1, None, "the former one has ended");
+            });
+        }
+    }
+}
+
+/// Another request ended the session meanwhile, or gave it another token. That is nothing to a session that begins.
+#[test]
+fn a_session_that_begins_does_not_depend_on_whether_the_former_one_has_ended() {
+    let deeds: [Act; 2] = [Session::destroy, Session::regenerate];
+    for from in [Kind::Server, Kind::Revocable] {
+        for to in [Kind::Server, Kind::Cookie, Kind::Revocable] {
+            for (begin, subject) in BEGINNINGS {
+                for deed in deeds {
+                    block_on(async {
+                        let world = TestStore::new(from, to);
+                        let jar = log_in(&world).await;
+                        let other = std::sync::Mutex::new(jar.clone());
+                        let slow =
+                            session_fn(world.both.clone(), |_: http::Request<_>, handle: SessionHandle| {
+                                let mut tab = jar.clone();
+                                let (old, other) = (&world.old, &other);
+                                async move {
+                                    let session = handle.load().await?;
+                                    edit(old, &mut tab, deed).await;
+                                    *other.lock().unwrap() = tab;
+                                    begin(&session)?;
+                                    Ok::<_, Error>(status(200))
+                                }
+                            });
+                        let response = slow.call(request("/", jar.header().as_deref())).await.unwrap();
+                        let subject = subject.map(str::to_owned);
+                        assert_eq!(seen_after(&world, &response).await, (subject, true, false));
+                        let mut other = other.lock().unwrap().clone();
+                        // All tokens of a login can be revoked. A server knows the next token only from a tombstone.
+                        if from == Kind::Revocable || other.0.is_empty() {
+                            assert_eq!(edit(&world.both, &mut other, user).await.1, None);
+                        }
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// As without a migration: a login after the end of all sessions of its subject begins a session that stays. The others end with the
+/// call that asks for it, although this one had ended.
+#[test]
+fn a_login_after_the_end_of_its_session_in_an_old_store_with_revocations_stays() {
+    for to in [Kind::Server, Kind::Cookie, Kind::Revocable] {
+        for (ends_all, ends_others) in [(true, false), (false, false), (false, true)] {
+            if ends_others && to == Kind::Cookie {
+                continue; // it cannot
+            }
+            block_on(async {
+                let world = TestStore::new(Kind::Revocable, to);
+                let (mut jar, other) = (log_in(&world).await, log_in(&world).await);
+                let reset = session_fn(world.both.clone(), |_: http::Request<_>, handle: SessionHandle| {
+                    let (world, mut tab) = (&world, jar.clone());
+                    async move {
+                        let session = handle.load().await?;
+                        if ends_all {
+                            world.old.end_sessions_of("ada", None).await?;
+                        } else {
+                            edit(&world.old, &mut tab, Session::destroy).await;
+                        }
+                        session.login("ada")?;
+                        if ends_others {
+                            session.end_other_sessions().await?;
+                        }
+                        Ok::<_, Error>(status(200))
+                    }
+                });
+                let response = reset.call(request("/", jar.header().as_deref())).await.unwrap();
+                assert_eq!(response.status(), 200);
+                drop(reset);
+                jar.store(response.headers());
+                assert_eq!(edit(&world.new, &mut jar, user).await.1.as_deref(), Some("ada"));
+                let is_there = edit(&world.both, &mut other.clone(), user).await.1.is_some();
+                assert_eq!(is_there, !ends_all && !ends_others, "the other device");
+            });
+        }
+    }
+}
+
 #[test]
 fn from_the_date_on_the_old_store_is_not_asked() {
     for (from, to) in MOVES {

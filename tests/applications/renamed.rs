@@ -118,6 +118,32 @@ fn a_session_under_a_retired_name_is_read_and_moves_when_it_is_saved() {
     });
 }
 
+/// Another tab logs out while a handler waits, or its session moves: the login of the handler stays.
+#[test]
+fn a_login_does_not_depend_on_whether_the_session_under_the_retired_name_has_ended() {
+    everywhere(|house| async move {
+        let deeds: [Act; 2] = [Session::destroy, |session| session.set("cart", 4)];
+        let new = house.build(new());
+        for deed in deeds {
+            let mut jar = log_in(&house.build(old()), "ada").await;
+            let slow = session_fn(new.clone(), |_: http::Request<_>, handle: SessionHandle| {
+                let (new, mut tab) = (&new, jar.clone());
+                async move {
+                    let session = handle.load().await?;
+                    edit(new, &mut tab, deed).await;
+                    session.login("bob")?;
+                    Ok::<_, Error>(status(200))
+                }
+            });
+            let response = slow.call(request("/", jar.header().as_deref())).await.unwrap();
+            drop(slow);
+            jar.store(response.headers());
+            let seen = edit(&new, &mut jar, |session| Ok((user(session)?, session.has("cart")))).await.1;
+            assert_eq!(seen, (Some("bob".into()), false));
+        }
+    });
+}
+
 /// The end of the time for a retired name: to the second, on each store, with an event, and the cookie goes.
 #[test]
 fn a_retired_name_ends_at_its_date() {

@@ -1,13 +1,13 @@
 //! Explicit saves, and their races with what the handler does meanwhile.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use hyper_session::cookie::CookieOptions;
-use hyper_session::{ServerStore, Session};
+use hyper_session::{Lifetime, ServerStore, Session};
 
 use crate::spy_store::{
-    Act, Ask, Form, Gate, Kind, Setup, Spy, Verb, World, assert_set, everywhere, on_server, pairs, poll,
-    settle,
+    ABSOLUTE, Act, Ask, Form, Gate, Kind, Setup, Spy, Verb, World, assert_set, everywhere, on_server, pairs,
+    poll, settle,
 };
 use crate::support::{Jar, block_on, set_cookies, status};
 
@@ -444,5 +444,116 @@ fn b27_an_update_after_a_failure_runs_on_what_is_there() {
         });
         assert_eq!(set_cookies(response.await.headers()).len(), 1);
         assert_eq!(world.values(&jar).await, pairs(&[("a", 2)]));
+    });
+}
+
+/// A logout that failed, and then a login: the session of the login has nothing of the one before.
+#[test]
+fn b27_a_login_after_a_logout_that_failed_begins_another_session() {
+    let ends: [Act; 2] = [Session::destroy, Session::clear];
+    on_server(|world| async move {
+        let store = world.server.clone().unwrap();
+        for end in ends {
+            for user in ["bob", "ada"] {
+                let mut jar = Jar::new();
+                let log_in: Act = |session| {
+                    session.login("ada")?;
+                    session.set_lifetime(Lifetime::persistent(2 * ABSOLUTE))?;
+                    session.set("cart", 3_u64)
+                };
+                world.edit(&mut jar, log_in).await;
+                world.events.take();
+                let failing = store.clone();
+                let response = world.visit(&mut jar, move |ask| {
+                    let store = failing.clone();
+                    async move {
+                        let session = ask.session().await?;
+                        end(&session)?;
+                        save_in_vain(&store, &session).await;
+                        session.login(user)?;
+                        Ok(status(200))
+                    }
+                });
+                assert_set(&world, &response.await);
+                assert!(!world.events.take().contains(&"dropped:save_failed".to_owned()));
+                let seen = world.look(&jar, |session| {
+                    let subject = session.subject().map(|subject| subject.to_string());
+                    (subject, session.has("cart"), session.lifetime())
+                });
+                assert_eq!(seen.await, (Some(user.to_owned()), false, Lifetime::new()));
+                let of_ada = store.sessions_of("ada").await.unwrap();
+                assert_eq!(of_ada.len(), usize::from(user == "ada"), "the former one has ended");
+                assert_eq!(store.end_sessions_of(user, None).await.unwrap(), 1);
+            }
+        }
+    });
+}
+
+/// A page that reports the failure of a login has a form. Its token does not repeat the login, and the forms of other pages stay valid.
+#[test]
+fn b27_a_form_on_the_page_that_reports_the_failure_does_not_repeat_a_login() {
+    on_server(|world| async move {
+        let tokens = Arc::new(Mutex::new(Vec::new()));
+        let mut jar = Jar::new();
+        let kept = Arc::clone(&tokens);
+        world
+            .edit(&mut jar, move |session| {
+                kept.lock().unwrap().push(session.csrf_token()?);
+                session.set("a", 1_u64)
+            })
+            .await;
+        let before = jar.header();
+        let (store, kept) = (world.server.clone().unwrap(), Arc::clone(&tokens));
+        let response = world.visit(&mut jar, move |ask| {
+            let (store, kept) = (store.clone(), Arc::clone(&kept));
+            async move {
+                let session = ask.session().await?;
+                session.login("eve")?;
+                save_in_vain(&store, &session).await;
+                kept.lock().unwrap().push(session.csrf_token()?);
+                Ok(status(422))
+            }
+        });
+        assert_eq!(response.await.status(), 422);
+        assert_eq!(jar.header(), before, "no login, no new token");
+        let tokens = std::mem::take(&mut *tokens.lock().unwrap());
+        assert_eq!(tokens.len(), 2);
+        let seen = world.look(&jar, move |session| {
+            let accepted = tokens.iter().map(|token| session.verify_csrf(token).is_ok()).collect::<Vec<_>>();
+            (session.subject().is_none(), session.has("a"), accepted)
+        });
+        assert_eq!(seen.await, (true, true, vec![true, true]));
+    });
+}
+
+/// After a clear that failed, the session reads as empty. A value is read as it was set, also if it equals the stored one, and one that
+/// was deleted goes.
+#[test]
+fn b27_what_is_set_or_deleted_after_a_clear_that_failed_is_read_and_saved() {
+    on_server(|world| async move {
+        for deletes in [false, true] {
+            let mut jar = world.jar().await;
+            let store = world.server.clone().unwrap();
+            let response = world.visit(&mut jar, move |ask| {
+                let store = store.clone();
+                async move {
+                    let session = ask.session().await?;
+                    session.set("b", 2_u64)?;
+                    session.save().await?;
+                    session.clear()?;
+                    save_in_vain(&store, &session).await;
+                    session.set("b", 2_u64)?;
+                    assert_eq!(session.get::<u64>("b")?, Some(2));
+                    if deletes {
+                        session.delete("b")?;
+                        assert!(!session.has("b"));
+                    }
+                    Ok(status(200))
+                }
+            });
+            response.await;
+            let expected = if deletes { &[("a", 1)][..] } else { &[("a", 1), ("b", 2)] };
+            assert_eq!(world.values(&jar).await, pairs(expected));
+        }
     });
 }

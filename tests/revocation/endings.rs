@@ -424,6 +424,34 @@ fn a_label_of_a_user_is_not_that_of_another_who_logs_in_after_a_clear() {
     });
 }
 
+/// After a `clear`, a label that the session did not have before is the visitor's. It goes on with the login, and does not end with the
+/// sessions of the user before.
+#[test]
+fn a_label_that_a_visitor_gets_after_a_clear_is_not_that_of_the_user_before() {
+    block_on(async {
+        for replaces in [false, true] {
+            let site = Site::in_memory();
+            let mut browser = site.logged_in("ada").await;
+            site.visit(&mut browser, |session| async move {
+                if replaces { session.label("oidc", "old") } else { Ok(()) }
+            })
+            .await;
+            site.visit(&mut browser, |session| async move {
+                session.clear()?;
+                session.label("oidc", "sid")?;
+                session.set("later", 1)
+            })
+            .await;
+            site.store.end_sessions_of("ada").await.unwrap();
+            assert!(site.accepts(&browser).await, "replaces: {replaces}");
+            site.login(&mut browser, "bob").await;
+            assert_eq!(site.user(&browser).await.as_deref(), Some("bob"));
+            site.store.end_labelled_for_good("oidc", "sid").await.unwrap();
+            assert!(!site.accepts(&browser).await, "replaces: {replaces}");
+        }
+    });
+}
+
 /// A label is not a value: `clear` deletes neither those of the session nor those of the request.
 #[test]
 fn labels_before_and_after_a_clear_all_count() {

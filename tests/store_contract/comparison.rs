@@ -226,6 +226,24 @@ proptest! {
     }
 }
 
+/// A deletion is followed by a `clear`, with which the session counts as changed although it had no value left by then.
+#[test]
+fn a_clear_after_the_deletion_of_the_last_value_is_a_change() {
+    let visit = |ops| Step::Visit { client: 0, ops, fails: false };
+    for last in ["c", "a"] {
+        let steps = [visit(vec![Op::Set("c", 2)]), visit(vec![Op::Delete("c"), Op::Clear, Op::Set(last, 2)])];
+        let clock = FakeClock::at(START);
+        let store = CookieStore::builder(AppKey::generate().unwrap())
+            .idle_timeout(Duration::from_secs(IDLE))
+            .absolute_timeout(Duration::from_secs(ABSOLUTE))
+            .renewal_threshold(Duration::from_secs(RENEWAL))
+            .clock(clock.clone())
+            .build()
+            .unwrap();
+        compare_to_model(&store, clock, |_| None, &steps);
+    }
+}
+
 /// A value that ends up equal to the stored one changes nothing, whichever way it got there: no write, and no cookie set.
 #[test]
 fn changes_that_lead_back_to_the_stored_value_write_nothing() {

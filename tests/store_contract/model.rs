@@ -194,7 +194,8 @@ impl Model {
                     Op::Set(key, value) => drop(draft.values.insert(key.to_owned(), value)),
                     Op::SetFlash(key, value) => drop(draft.values.insert(flash(key), value)),
                     Op::Clear => {
-                        draft.cleared |= !draft.values.is_empty();
+                        // Other requests may have set values that this one has not seen.
+                        draft.cleared |= draft.base.is_some() || !draft.values.is_empty();
                         draft.values.clear();
                     }
                     Op::Regenerate => (draft.regenerate, draft.overtaken) = (true, false),

@@ -6,9 +6,11 @@ use base64::prelude::{BASE64_URL_SAFE_NO_PAD as BASE64, Engine};
 use bytes::Bytes;
 use hyper_session::cookie::CookieOptions;
 use hyper_session::store::EntryId;
-use hyper_session::store::Store;
+use hyper_session::store::{MigratingStore, Store};
 use hyper_session::testing::FakeClock;
-use hyper_session::{AppKey, CookieStore, Keyring, PayloadFormat, Refusal, ServerStore, Session, SessionId};
+use hyper_session::{
+    AppKey, CookieStore, Keyring, PayloadFormat, Refusal, ServerStore, Session, SessionId, Timestamp,
+};
 use sha2::Digest as _;
 
 use crate::attack_fixture::{NAME, Options, Rows, START, TestStore, VALUE, assert_removed};
@@ -65,6 +67,35 @@ fn entries_that_this_host_cannot_open_are_fetched_within_the_limit_of_candidates
         expected.push("too_many_candidates".to_owned());
         assert_eq!(behind.events.take(), expected);
         assert_eq!(rows.with(|table| table.rows.len()), 10);
+    }
+}
+
+/// While sessions move to cookies, the old store is asked for tokens whose form is not that of a cookie.
+#[test]
+fn tokens_that_a_migration_looks_up_are_fetched_within_the_limit_of_candidates() {
+    // By the first byte, a token of a server has the version of a cookie, or another.
+    for (first, refusal) in [(1, Refusal::Length), (2, Refusal::Version)] {
+        let (rows, events) = (Rows::default(), Events::new());
+        let old = store(&rows, None, &events);
+        let new = CookieStore::builder(AppKey::generate().unwrap())
+            .clock(FakeClock::at(START))
+            .observer(events.clone())
+            .build()
+            .unwrap();
+        let both = Arc::new(MigratingStore::new(new, old, Timestamp::MAX).unwrap());
+        let world = TestStore { store: both, clock: FakeClock::at(START), events };
+        let tokens = (0..10).map(|number| {
+            let mut token = [number; 32];
+            token[0] = first;
+            format!("{NAME}={}", BASE64.encode(token))
+        });
+        let header = tokens.collect::<Vec<_>>().join("; ");
+        let (seen, response) = block_on(world.present(header.as_bytes()));
+        assert_eq!((seen, set_cookies(response.headers())), (None, vec![]));
+        assert_eq!(rows.with(|table| table.fetched.len()), 4, "{refusal}");
+        let mut expected = vec![refused(refusal); 4];
+        expected.push("too_many_candidates".to_owned());
+        assert_eq!(world.events.take(), expected);
     }
 }
 

@@ -150,7 +150,7 @@ impl<B: Backend> ServerStore<B> {
     ) -> StoreFuture<Saved> {
         let store = self.clone();
         StoreFuture::boxed(async move {
-            take_over(&store, old, changes, now, |old| former.supersede(old, now)).await
+            take_over(&store, &former, old, changes, now, |old| former.supersede(old, now)).await
         })
     }
 }
