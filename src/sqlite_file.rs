@@ -1,6 +1,24 @@
-//! The settings of SQLite that a file needs to lose nothing, and to harm nothing: for sessions and for revocations.
+//! The settings of SQLite that a file needs to lose nothing, to harm nothing, and to show nothing: for sessions and for
+//! revocations.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::path::Path;
 
 use rusqlite::Connection;
+
+/// Creates the file if it is missing, readable by its owner only. SQLite gives the files beside it the same permissions.
+pub(crate) fn create_for_owner(path: &Path) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    // An existing file is not opened: closing it would drop the locks that SQLite holds for another store of this process.
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    match options.open(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
 
 /// Makes a commit last as `synchronous` says, on macOS, too.
 pub(crate) fn make_durable(connection: &Connection, synchronous: &str) -> rusqlite::Result<()> {

@@ -14,6 +14,7 @@ use http::header::{COOKIE, HeaderValue};
 use http::{Request, Response};
 use hyper::service::{Service, service_fn};
 use hyper_session::__internals::Verbs;
+use hyper_session::cookie::CookieOptions;
 use hyper_session::{
     AppKey, Clock, CookieStore, Error, Session, SessionExt, SessionHandle, SessionService, SystemClock,
     session_fn,
@@ -295,6 +296,45 @@ fn a_connection_of_many_users_gives_up() {
 fn a_request_that_changes_a_value_costs_twenty_allocations() {
     let allocations = whole(&store(), |session| session.set("visits", 1_001_u64));
     assert!(allocations <= 20, "{allocations}");
+}
+
+/// A logout looks for the former paths of its cookie above the path of the request, which a client chooses.
+#[test]
+fn a_logout_below_thousands_of_folders_allocates_as_much_as_below_a_few() {
+    let options = CookieOptions::new().name("__Secure-s");
+    let store = CookieStore::builder(AppKey::generate().unwrap()).cookie(options).build().unwrap();
+    let service = |path: &str, cookie: Option<&str>| {
+        let handler = service_fn(|request: Request<Body>| async move {
+            let session = request.session().await?;
+            if session.subject().is_some() {
+                session.destroy()?;
+            } else {
+                session.login("ada")?;
+            }
+            Ok::<_, Error>(status(200))
+        });
+        (SessionService::new(handler, store.clone()), support::request(path, cookie))
+    };
+    let (login, first) = service("/", None);
+    let mut jar = Jar::new();
+    jar.store(ready(login.call(first)).unwrap().headers());
+    let cookie = jar.header().unwrap();
+    let count = |path: &str| {
+        let measured = || {
+            let (logout, request) = service(path, Some(&cookie));
+            let mut lines = 0;
+            let allocations = measure(|| {
+                let response = ready(logout.call(request)).unwrap();
+                lines = black_box(&response).headers().len();
+            });
+            (allocations.count_total, lines)
+        };
+        measured();
+        measured()
+    };
+    let few = count("/a/b/c/d/e");
+    assert!(few.1 > 5, "{few:?}");
+    assert_eq!(count(&"/a".repeat(20_000)), few);
 }
 
 #[test]

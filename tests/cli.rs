@@ -402,6 +402,36 @@ fn a_cookie_shows_values_that_json_cannot_hold() {
     assert!(json["values"]["numbers"]["not_json"].as_str().unwrap().contains("a map"), "{json}");
 }
 
+/// A user chose these values, and an operator opens the cookie on a terminal: that must not obey them, nor show other text than
+/// there is. JSON escapes only the first of these characters.
+#[test]
+fn what_a_terminal_obeys_is_printed_escaped() {
+    let (key, _) = new_key();
+    let hostile = "a\u{1b}]0;x\u{7}b\u{7f}c\u{9b}2Jd\u{202e}e\u{2066}f\u{200f}g\u{2028}h";
+    let cookie = cookie_of(&key, |session| {
+        session.login(hostile)?;
+        session.set(hostile, hostile)?;
+        session.set("list", [hostile, "\u{e4}\u{1f600}"])?;
+        session.set_flash("notice", hostile)
+    });
+    let at = format!("--at={}", NOW + 60);
+    let variables = [("SESSION_KEY", key.as_str())];
+    let shows = |text: &str| {
+        text.chars().all(|c| c == '\n' || !c.is_control() && !hostile.contains(c) || c.is_ascii_graphic())
+    };
+    let words = run(&["cookie", "open", &at], &variables, &cookie);
+    assert!(words.status == 0 && shows(&words.out.replace(' ', "")), "{:?}", words.out);
+    assert!(words.out.contains("\u{e4}\u{1f600}"), "what is only unusual is shown: {}", words.out);
+    let json = run(&["cookie", "open", "--json", &at], &variables, &cookie);
+    assert!(shows(&json.out.replace(' ', "")), "{:?}", json.out);
+    let json = json.json();
+    assert_eq!((&json["subject"], &json["values"][hostile]), (&json!(hostile), &json!(hostile)));
+    assert_eq!(json["flash"]["notice"], hostile);
+    // Nor is it repeated in an error.
+    let refused = run(&["cookie", "open", &at, "--name", "x\u{9b}2J"], &variables, &cookie);
+    assert!(refused.status == 2 && shows(&refused.err.replace(' ', "")), "{:?}", refused.err);
+}
+
 #[test]
 fn a_session_in_eight_cookies_is_opened() {
     let (key, _) = new_key();

@@ -70,10 +70,18 @@ impl Target {
         let path = self.uri.path();
         let ends = path.match_indices('/').skip(1).flat_map(|(at, _)| [at, at + 1]);
         let beginnings = std::iter::once(1).chain(ends).chain([path.len()]);
-        let paths = beginnings.filter_map(|end| path.get(..end)).filter(|path| validate_path(path).is_ok());
-        let mut paths: Vec<String> = paths.map(str::to_owned).collect();
-        paths.dedup();
-        paths.truncate(MAX_PATHS);
+        // A path that begins with one that cannot be set cannot be set either.
+        let settable = beginnings.map_while(|end| path.get(..end).filter(|path| validate_path(path).is_ok()));
+        let mut paths: Vec<String> = Vec::new();
+        // A path may have thousands of slashes, so only as many are copied as are needed.
+        for path in settable {
+            if paths.len() == MAX_PATHS {
+                break;
+            }
+            if paths.last().is_none_or(|last| last != path) {
+                paths.push(path.to_owned());
+            }
+        }
         paths
     }
 }

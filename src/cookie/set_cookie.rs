@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::HeaderValue;
 use smallvec::SmallVec;
 
-use super::attributes::Attributes;
+use super::attributes::{Attributes, SameSite};
 #[cfg(feature = "device-bound")]
 use super::scopes::path_covers;
 use super::scopes::{MAX_SCOPES, Target, elsewhere};
@@ -65,6 +65,11 @@ impl RetiredCookie {
 /// The lines of one cookie: one, or as many as it has chunks, after the lines that expire it elsewhere.
 pub(crate) type SetCookies = SmallVec<[HeaderValue; 1]>;
 
+/// The number of lines that expire cookies in other scopes, from which on only first chunks are expired. A sibling domain can plant
+/// seven chunks, which would each add a line for each scope, and some proxies discard a response whose headers exceed 8 kB. A chunk
+/// without a first one does no harm.
+const MAX_LINES: usize = 24;
+
 /// RFC 6265bis section 5.5 gives Max-Age precedence. Expires is for browsers that do not support Max-Age.
 const REMOVED: &str = "; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT";
 
@@ -95,6 +100,10 @@ impl CookieTemplate {
 
     pub(crate) fn name(&self) -> &CookieName {
         &self.name
+    }
+
+    pub(crate) fn same_site(&self) -> SameSite {
+        self.attributes.same_site
     }
 
     pub(crate) fn is_secure(&self) -> bool {
@@ -278,12 +287,12 @@ impl CookieTemplate {
         held_under: impl Fn(usize) -> u8,
         lines: &mut SetCookies,
     ) -> Result<(), Error> {
-        self.retired_scopes.iter().try_for_each(|scope| remove(&self.name, scope, held, lines))?;
+        self.retired_scopes.iter().try_for_each(|scope| remove_bounded(&self.name, scope, held, lines))?;
         for (place, cookie) in self.retired_cookies.iter().enumerate() {
             cookie
                 .scopes
                 .iter()
-                .try_for_each(|scope| remove(&cookie.name, scope, held_under(place), lines))?;
+                .try_for_each(|scope| remove_bounded(&cookie.name, scope, held_under(place), lines))?;
         }
         Ok(())
     }
@@ -316,7 +325,7 @@ impl CookieTemplate {
             all_scopes.iter().filter_map(move |(name, held, scopes)| Some((*name, *held, scopes.get(round)?)))
         });
         for (name, held, scope) in rounds.flatten().take(MAX_SCOPES) {
-            remove(name, scope, held, lines)?;
+            remove_bounded(name, scope, held, lines)?;
         }
         Ok(())
     }
@@ -336,6 +345,17 @@ fn token_len(name: &CookieName, chunks: u8) -> usize {
 fn remove(name: &CookieName, attributes: &str, held: u8, lines: &mut SetCookies) -> Result<(), Error> {
     lines.push(line(name, 0, b"", REMOVED, None, attributes)?);
     remove_tails(name, attributes, 1, held, lines)
+}
+
+/// Works as [`remove`], without the further chunks if there are [`MAX_LINES`] already.
+fn remove_bounded(
+    name: &CookieName,
+    attributes: &str,
+    held: u8,
+    lines: &mut SetCookies,
+) -> Result<(), Error> {
+    let held = if lines.len() < MAX_LINES { held } else { 0 };
+    remove(name, attributes, held, lines)
 }
 
 fn remove_tails(

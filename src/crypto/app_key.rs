@@ -72,19 +72,21 @@ impl AppKey {
     ///
     /// # Errors
     ///
-    /// [`is_config`](Error::is_config) if the text has none of these forms, and for the reasons of
-    /// [`from_bytes`](Self::from_bytes). No error quotes the text.
+    /// [`is_config`](Error::is_config) if the text has none of these forms, if it is base64 without a capital or without a
+    /// small letter, as a passphrase is, and for the reasons of [`from_bytes`](Self::from_bytes). No error quotes the text.
     ///
     /// # Examples
     ///
     /// ```
     /// use hyper_session::AppKey;
     ///
-    /// let digits = "8f0c94d1a2b7e6533ad9c0f1b84e27d65590aa1fc3e7b8420d6f19ce3b75a284";
-    /// let key = AppKey::from_text(digits)?;
+    /// let key = AppKey::generate()?;
+    /// let text = key.to_text();
+    /// assert_eq!(AppKey::from_text(&text)?.id(), key.id());
     /// // The text of `SESSION_KEY="…"` in an env file, if nothing removes the quotes.
-    /// assert_eq!(AppKey::from_text(&format!("\"{digits}\"\n"))?.id(), key.id());
+    /// assert_eq!(AppKey::from_text(&format!("\"{}\"\n", *text))?.id(), key.id());
     /// assert!(AppKey::from_text("a passphrase").is_err());
+    /// assert!(AppKey::from_text("a-passphrase-of-words-that-could-be-base64url").is_err());
     /// # Ok::<(), hyper_session::Error>(())
     /// ```
     pub fn from_text(text: &str) -> Result<Self, Error> {

@@ -1,4 +1,4 @@
-//! The name of a subject or a label in a revocation: a hash, so that a log of revocations does not reveal users.
+//! The name of a subject or a label in a revocation: a hash, so that a log of revocations does not name users.
 
 use super::server_token::hashed_id;
 

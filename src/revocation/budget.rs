@@ -1,5 +1,6 @@
 //! A limit on the revocations of one subject, so that logging out in a loop cannot fill the log.
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ pub(super) struct Budget {
     limit: u16,
     /// How many counters a row has.
     columns: usize,
+    /// A user who chooses the name of its account must not choose the counters.
+    hasher: RandomState,
     state: Mutex<State>,
 }
 
@@ -34,7 +37,7 @@ impl Budget {
     pub(super) fn new(limit: u16, max: usize) -> Self {
         let columns = max.saturating_mul(8) / usize::from(limit.max(1));
         let columns = columns.clamp(FEWEST_COLUMNS, MOST_COLUMNS).next_power_of_two();
-        Self { limit, columns, state: Mutex::default() }
+        Self { limit, columns, hasher: RandomState::new(), state: Mutex::default() }
     }
 
     /// Counts one revocation of `owner`. Returns false if there were too many.
@@ -51,7 +54,7 @@ impl Budget {
         let [current, previous] = &mut state.generations;
         let current = current.get_or_insert_with(|| vec![0; ROWS * self.columns].into_boxed_slice());
         let mut least = u16::MAX;
-        for at in cells(owner, self.columns) {
+        for at in cells(self.hashed(owner), self.columns) {
             let before = previous.as_ref().and_then(|counts| counts.get(at)).copied().unwrap_or(0);
             if let Some(count) = current.get_mut(at) {
                 *count = count.saturating_add(1);
@@ -60,9 +63,15 @@ impl Budget {
         }
         least <= self.limit
     }
+
+    /// Returns a hash of the name that differs in each process.
+    fn hashed(&self, owner: Name) -> Name {
+        let [high, low] = [0_u8, 1].map(|half| self.hasher.hash_one((half, owner)));
+        (u128::from(high) << 64 | u128::from(low)).to_be_bytes()
+    }
 }
 
-/// Returns a cell in each row. The name is a hash already: its bytes serve as four hashes.
+/// Returns a cell in each row. The bytes of the hash serve as four hashes.
 fn cells(owner: Name, columns: usize) -> [usize; ROWS] {
     let owner = u128::from_be_bytes(owner);
     std::array::from_fn(|row| {

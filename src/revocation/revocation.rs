@@ -106,7 +106,7 @@ impl fmt::Debug for Mark {
 
 /// A revocation as a [`RevocationLog`](super::RevocationLog) keeps it: 25 opaque bytes.
 ///
-/// It holds hashes and random ids, so that a log reveals no users.
+/// It holds hashes and random ids, so that a log does not name users.
 ///
 /// ```text
 /// offset  bytes  field

@@ -17,7 +17,7 @@ use crate::crypto::{Random, SystemRandom};
 use crate::error::Error;
 use crate::file_identity::FileIdentity;
 use crate::runtime::check_runtime;
-use crate::sqlite_file::{make_careful, make_durable};
+use crate::sqlite_file::{create_for_owner, make_careful, make_durable};
 
 /// "hsrv": marks the file as one of this crate.
 const APPLICATION_ID: i64 = 0x6873_7276;
@@ -313,6 +313,10 @@ fn is_busy(error: &Error) -> bool {
 fn create(path: &Path) -> Result<(Connection, u64), Error> {
     let flags =
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    if path != Path::new(":memory:") {
+        // If it fails, SQLite says why.
+        let _ = create_for_owner(path);
+    }
     let mut connection = prepared(Connection::open_with_flags(path, flags))?;
     is_new(&connection)?; // the next step changes the file, which may be that of another program
     let mode: String =

@@ -42,6 +42,9 @@ impl Slot {
         if let Some((token, lifetime)) = tombstone {
             // For as long as a browser may keep what it hides, whatever the options say of the cookies of sessions.
             lines = self.set_cookie(token.expose(), lifetime, CookieLifetime::Persistent)?;
+        } else if self.may_lack_cookie && !self.was_ended() {
+            // The dead cookie is not the session's, which the browser has kept to itself.
+            return Ok(SetCookies::new());
         } else {
             lines = self.expirations()?;
             if !self.may_remove() {

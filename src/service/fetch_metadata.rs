@@ -1,10 +1,11 @@
 //! The facts that a browser tells about the cause of a request (W3C Fetch Metadata).
 
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::Uri;
+use http::header::{HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN};
 #[cfg(feature = "device-bound")]
 use http::{Method, Request};
 
-use crate::cookie::trim;
+use crate::cookie::{SameSite, trim};
 
 /// Whether a page of this origin, of this site, or of another site caused the request.
 pub(super) static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -35,17 +36,62 @@ fn navigates(headers: &HeaderMap) -> bool {
     headers.get(&SEC_FETCH_MODE).is_some_and(|mode| mode == "navigate")
 }
 
-/// Returns true if a browser loads the page before the user asks for it.
+/// The facts that one look at each header of a request finds. That is faster than several look-ups, each of which hashes a name.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Cause {
+    /// A browser loads the page before the user asks for it.
+    pub(super) is_speculative: bool,
+    /// There is an `Origin`. Browsers send it with forms and scripts, and not when they follow a link.
+    has_origin: bool,
+}
+
+impl Cause {
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        let mut cause = Self::default();
+        for (name, value) in headers {
+            cause.is_speculative |= is_purpose(name) && is_prefetch(value);
+            cause.has_origin |= *name == ORIGIN;
+        }
+        cause
+    }
+
+    /// Returns true if a browser may have withheld a cookie with this `SameSite`, because another site caused the request (RFC
+    /// 6265bis section 5.8.3). A cookie of its name that came all the same is a different one: another host of the domain may
+    /// have planted it.
+    pub(super) fn may_withhold(self, same_site: SameSite, uri: &Uri, headers: &HeaderMap) -> bool {
+        match same_site {
+            SameSite::None => false,
+            // With a form, and not with a link.
+            SameSite::Lax => self.has_origin && may_be_of_another_site(uri, headers),
+            SameSite::Strict => may_be_of_another_site(uri, headers),
+        }
+    }
+}
+
+/// Returns true if another site may have caused the request. Of a browser that does not say so, the `Origin` decides.
+fn may_be_of_another_site(uri: &Uri, headers: &HeaderMap) -> bool {
+    let mut sites = headers.get_all(&SEC_FETCH_SITE).iter().peekable();
+    let is_same = |site: &HeaderValue| matches!(site.as_bytes(), b"same-origin" | b"same-site" | b"none");
+    if sites.peek().is_some() {
+        return !sites.all(is_same);
+    }
+    let host = uri.authority().map(|authority| authority.as_str().as_bytes());
+    let host = host.or_else(|| headers.get(HOST).map(HeaderValue::as_bytes));
+    let is_of_host = |origin: &HeaderValue| {
+        let origin = origin.as_bytes();
+        let authority = origin.strip_prefix(b"https://").or_else(|| origin.strip_prefix(b"http://"));
+        authority.zip(host).is_some_and(|(authority, host)| authority.eq_ignore_ascii_case(host))
+    };
+    !headers.get_all(ORIGIN).iter().all(is_of_host)
+}
+
+/// Returns true for the value of a header by which a page is loaded ahead.
 ///
 /// The value is a token: `prefetch`, or of some scripts `prerender`, and of Safari `preview`. Prerendering adds a parameter or
 /// another token.
-pub(super) fn is_speculative(headers: &HeaderMap) -> bool {
-    let is_prefetch = |value: &HeaderValue| {
-        let token = value.as_bytes().split(|byte| matches!(byte, b';' | b',')).next().unwrap_or_default();
-        matches!(trim(token), b"prefetch" | b"prerender" | b"preview")
-    };
-    // One look at each name is faster than four look-ups, each of which hashes a name.
-    headers.iter().any(|(name, value)| is_purpose(name) && is_prefetch(value))
+fn is_prefetch(value: &HeaderValue) -> bool {
+    let token = value.as_bytes().split(|byte| matches!(byte, b';' | b',')).next().unwrap_or_default();
+    matches!(trim(token), b"prefetch" | b"prerender" | b"preview")
 }
 
 /// Returns true for a header by which a browser, or a script in a page, declares that it loads a page ahead.

@@ -13,7 +13,7 @@ use super::brought_sessions::BroughtSessions;
 use super::connection::Connection;
 #[cfg(feature = "device-bound")]
 use super::device_evidence::DeviceEvidence;
-use super::fetch_metadata::is_speculative;
+use super::fetch_metadata::Cause;
 use crate::clock::Timestamp;
 use crate::cookie::{FoundCookies, Target};
 use crate::error::Error;
@@ -21,6 +21,7 @@ use crate::event::EventKind;
 use crate::session::{Place, Recency, Record, Session, SessionId, Standing};
 
 /// The state of one session for one request and its response.
+#[allow(clippy::struct_excessive_bools)] // independent facts
 pub(super) struct Slot {
     pub(super) connection: Arc<Connection>,
     pub(super) found: FoundCookies,
@@ -35,6 +36,8 @@ pub(super) struct Slot {
     #[cfg(feature = "device-bound")]
     pub(super) device: DeviceEvidence,
     pub(super) speculative: bool,
+    /// The browser may have withheld the session's cookie, because another site caused the request.
+    pub(super) may_lack_cookie: bool,
     /// The options say that this request does not keep its session alive by reading it.
     only_looks: bool,
     /// The options say that this request came over plain http.
@@ -82,7 +85,10 @@ impl Slot {
         let found_retired: Vec<FoundCookies> = config.retired_finders.iter().map(find).collect();
         // Without a cookie, a speculative request cannot consume a flash value.
         let present = found.is_present() || found_retired.iter().any(FoundCookies::is_present);
-        let speculative = present && is_speculative(headers);
+        let cause = if present { Cause::of(headers) } else { Cause::default() };
+        let plain_http =
+            config.plain_http.as_ref().filter(|(rule, _)| rule(uri, headers)).map(|(_, plain)| plain);
+        let same_site = plain_http.unwrap_or(&config.cookie).same_site();
         let depends = present && config.cookie.depends_on_target();
         #[cfg(feature = "device-bound")]
         let device = match &config.device_bound {
@@ -100,9 +106,10 @@ impl Slot {
             loaded: OnceLock::new(),
             #[cfg(feature = "device-bound")]
             device,
-            speculative,
+            speculative: cause.is_speculative,
+            may_lack_cookie: present && cause.may_withhold(same_site, uri, headers),
             only_looks,
-            plain_http: config.plain_http.as_ref().is_some_and(|(rule, _)| rule(uri, headers)),
+            plain_http: plain_http.is_some(),
             asked: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             follows_response: AtomicBool::new(false),
@@ -153,10 +160,11 @@ impl Slot {
     }
 
     /// Returns the standing of `record` at `now`, by the options. No renewal is due if the response already sets or removes the
-    /// cookie (`spoken_for`).
+    /// cookie (`spoken_for`), or if it would cover a cookie that was not tried or did not come.
     pub(super) fn standing(&self, record: &Record, now: Timestamp, spoken_for: bool) -> Standing {
         let mut standing = self.connection.config().standing(record, now);
-        if let Some(Renewal::Never) = self.loaded().map(|loaded| loaded.renewal) {
+        let never = matches!(self.loaded(), Some(Loaded { renewal: Renewal::Never, .. }));
+        if never || self.may_lack_cookie {
             standing.renewal_due = false;
         }
         if spoken_for {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::key::{AUTHENTICATION, CSRF_SECRETS};
 use super::state::State;
 use super::{Session, value_codec};
-use crate::clock::Timestamp;
+use crate::clock::{MAX_CLOCK_SKEW, Timestamp};
 use crate::error::{Error, Kind};
 
 /// Stands in errors where a key would.
@@ -166,20 +166,36 @@ impl Session {
 
     /// Returns true if the subject logged in, or was authenticated again, at most `age` before this request, or in it.
     ///
+    /// False for a time that is more than a minute in the future: the clock of the host that recorded it is wrong, or this one's.
+    ///
     /// # Examples
     ///
     /// See [`reauthenticate`](Self::reauthenticate).
     #[must_use = "it protects nothing unless its answer decides"]
     #[doc(alias = "max_age")]
     pub fn authenticated_within(&self, age: Duration) -> bool {
-        self.authenticated_at().is_some_and(|at| self.now().saturating_since(at) <= age)
+        self.authenticated_at().is_some_and(|at| {
+            let now = self.now();
+            now.saturating_since(at) <= age && !self.is_ahead(at)
+        })
     }
 
     /// Returns the value that a login stores: its time, which may be long after the request began.
     pub(super) fn authentication_stamp(&self) -> Result<Bytes, Error> {
+        Authentication { at: self.present(), acr: None, amr: Vec::new() }.to_bytes()
+    }
+
+    /// Returns true for a time that is further in the future than the clocks of two hosts may differ.
+    fn is_ahead(&self, at: Timestamp) -> bool {
+        // The clock is asked only if a login may have happened in this request, long after its beginning.
+        let is_later = |now: Timestamp| at.saturating_since(now) > MAX_CLOCK_SKEW;
+        is_later(self.now()) && is_later(self.present())
+    }
+
+    /// Returns the present moment, or that of loading once the request has ended.
+    fn present(&self) -> Timestamp {
         let loaded = self.now();
-        let at = self.inner.committer.upgrade().map_or(loaded, |committer| committer.now(loaded));
-        Authentication { at, acr: None, amr: Vec::new() }.to_bytes()
+        self.inner.committer.upgrade().map_or(loaded, |committer| committer.now(loaded))
     }
 }
 

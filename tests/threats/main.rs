@@ -22,6 +22,7 @@ mod headers;
 mod identity;
 mod leaks;
 mod names;
+mod reading;
 mod records;
 mod scopes;
 mod sealing;

@@ -1,5 +1,6 @@
 //! The output of the tool: the same facts in words and as JSON.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -27,7 +28,7 @@ impl Report {
 /// Prints to standard output. A reader that closes the pipe early (`| head`) is not an error.
 pub(crate) fn print(text: &str) -> ExitCode {
     let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    match out.write_all(for_terminal(text).as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             note(&format!("hyper-session: standard output: {error}"));
             ExitCode::from(2)
@@ -38,7 +39,29 @@ pub(crate) fn print(text: &str) -> ExitCode {
 
 /// Prints a line to standard error. The tool goes on if that cannot be written: `eprintln!` would panic.
 pub(crate) fn note(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
+    let _ = writeln!(std::io::stderr(), "{}", for_terminal(line));
+}
+
+/// Escapes what a terminal obeys instead of showing it, in a form that JSON has, too. The values of a session may be those of an
+/// attacker, and JSON escapes only a part of these characters itself.
+fn for_terminal(text: &str) -> Cow<'_, str> {
+    // The second part changes the direction of text, so that a line shows something else than it holds.
+    let is_obeyed = |c: char| {
+        c.is_control() && c != '\n'
+            || matches!(c, '\u{61c}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    if !text.contains(is_obeyed) {
+        return text.into();
+    }
+    let mut shown = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        if is_obeyed(c) {
+            let _ = write!(shown, "\\u{:04x}", u32::from(c));
+        } else {
+            shown.push(c);
+        }
+    }
+    shown.into()
 }
 
 /// The reason why there is no answer.

@@ -203,6 +203,13 @@ impl Inner {
         Ok(record.to_be_rewritten())
     }
 
+    /// Opens a token that came under the present name or under a retired one.
+    fn open_under_any_name(&self, token: &[u8], now: Timestamp) -> Option<Record> {
+        let mut under_retired =
+            (0..self.retired.len()).filter_map(|name| self.open_retired(name, token, now).ok());
+        self.open(token, now).ok().or_else(|| under_retired.next())
+    }
+
     /// Checks the length before a byte is decoded: a token too long for any options is not worth an allocation.
     fn check_length(&self, token: &[u8]) -> Result<(), Refusal> {
         if token.len() > self.config.cookie.longest_token() { Err(Refusal::Length) } else { Ok(()) }
@@ -442,11 +449,11 @@ impl Verbs for CookieStore {
     }
 
     fn end_superseded(&self, token: &[u8], unless: Option<&Record>, now: Timestamp) -> StoreFuture<()> {
-        match (&self.inner.revoking, self.inner.open(token, now)) {
-            (Some(_), Ok(base)) if unless.is_some_and(|unless| root(unless) == root(&base)) => {
+        match (&self.inner.revoking, self.inner.open_under_any_name(token, now)) {
+            (Some(_), Some(base)) if unless.is_some_and(|unless| root(unless) == root(&base)) => {
                 StoreFuture::ready(Ok(()))
             }
-            (Some(revoking), Ok(base)) => self.destroy_revocable(revoking, &base, now),
+            (Some(revoking), Some(base)) => self.destroy_revocable(revoking, &base, now),
             _ => StoreFuture::ready(Ok(())),
         }
     }
@@ -461,8 +468,8 @@ impl Verbs for CookieStore {
 
     /// Of two logins, the token that was written last tells which came later. Tokens of one login are copies.
     fn is_outdated(&self, record: &Record, superseded: &[u8], now: Timestamp) -> bool {
-        let superseded = self.inner.open(superseded, now);
-        superseded.is_ok_and(|other| root(&other) != root(record) && record.recency() < other.recency())
+        let superseded = self.inner.open_under_any_name(superseded, now);
+        superseded.is_some_and(|other| root(&other) != root(record) && record.recency() < other.recency())
     }
 
     fn is_still_valid(&self, record: &Record, now: Timestamp) -> bool {

@@ -1,7 +1,6 @@
 //! Building a `SqliteStore`: options, and opening the file.
 
 use std::fmt;
-use std::fs::OpenOptions;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
@@ -20,6 +19,7 @@ use super::writer::{Answer, Write, Writer};
 use crate::clock::{Clock, SystemClock};
 use crate::error::Error;
 use crate::file_identity::FileIdentity;
+use crate::sqlite_file::create_for_owner;
 use crate::store::server::ServerStore;
 use crate::store::{Builder, ServerKind, Stored};
 
@@ -341,16 +341,7 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<thread::Joi
 /// Creates the file if it is missing, readable by its owner only. Returns its absolute path, so that a later change of the
 /// working directory does not matter.
 fn create(path: &Path) -> Result<PathBuf, Error> {
-    let mut options = OpenOptions::new();
-    // An existing file is not opened: closing it would drop the locks that SQLite holds for another store of this process.
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    match options.open(path) {
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(no_access(path, &error)),
-    }
+    create_for_owner(path).map_err(|error| no_access(path, &error))?;
     if path.is_dir() {
         return Err(Error::config(format!("{path:?} is a folder: name a file in it")));
     }
