@@ -26,10 +26,10 @@ pub use crate::id::KeyId;
 
 pub(crate) use self::envelope::EPOCH_SECONDS;
 pub(crate) use self::name_hash::{NAMESPACE_LEN, label_name, subject_name};
-#[cfg(test)]
-pub(crate) use self::random::tests::{CountingRandom, NoRandom};
 #[cfg(feature = "testing")]
 pub(crate) use self::random::ChosenBytes;
+#[cfg(test)]
+pub(crate) use self::random::tests::{CountingRandom, NoRandom};
 pub(crate) use self::random::{Random, SystemRandom, warm_up};
 pub(crate) use self::seal::{LAST_SECOND, Purpose, Sealer, key_of};
 pub(crate) use self::server_token::{ServerToken, subject_id};

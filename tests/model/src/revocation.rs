@@ -159,27 +159,16 @@ enum Follower {
     #[default]
     Idle,
     /// The log has sent a page, which has not arrived yet.
-    Reading {
-        page: Page,
-        seen: Position,
-        began: Began,
-    },
+    Reading { page: Page, seen: Position, began: Began },
     /// It raises the log to the highest position that it knows: what is written from now on comes behind all sessions. The log then
     /// no longer shows that it lost anything.
     Raising,
     /// It reads again from `start`, to find what was lost.
-    Healing {
-        highest: Position,
-    },
+    Healing { highest: Position },
     /// It has read, and writes what was lost.
-    WritingAgain {
-        lost: Vec<(Key, Position)>,
-        highest: Position,
-    },
+    WritingAgain { lost: Vec<(Key, Position)>, highest: Position },
     /// It has written, and reads that.
-    ReadingBack {
-        highest: Position,
-    },
+    ReadingBack { highest: Position },
 }
 
 /// The facts at the moment when a read began.
