@@ -1,8 +1,16 @@
 //! The parts that the tests, fuzz targets and benchmarks of this project use beside the public API. They may change in any
 //! release.
 
+#[cfg(feature = "testing")]
+use std::sync::Arc;
+
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderValue};
+
+#[cfg(feature = "testing")]
+use crate::crypto::ChosenBytes;
+#[cfg(feature = "testing")]
+use crate::store::Builder;
 
 pub use crate::config::Config;
 pub use crate::cookie::limits::{MAX_CANDIDATES, MAX_CHUNKS, MAX_NAME_VALUE};
@@ -19,6 +27,17 @@ pub use crate::store::verbs::{LoadFuture, Verbs};
 /// for the session.
 pub fn candidates(config: &Config, headers: &HeaderMap) -> usize {
     config.finder.find(headers.get_all(COOKIE)).len()
+}
+
+/// Makes a server-side store take what `fill` writes for random, so that one input of a fuzz target does one thing. Anyone who knows
+/// `fill` can guess the tokens.
+#[cfg(feature = "testing")]
+pub fn with_bytes_of<K>(
+    mut builder: Builder<K>,
+    fill: impl Fn(&mut [u8]) + Send + Sync + 'static,
+) -> Builder<K> {
+    builder.server.random = Arc::new(ChosenBytes(fill));
+    builder
 }
 
 /// Returns the `Set-Cookie` line for `token`.

@@ -30,7 +30,7 @@ pub use peers::cookie_header_peers;
 pub use revocation_log::revocation_log;
 pub use service_e2e::service_e2e;
 pub use session_list::session_list;
-pub use session_model::session_model;
+pub use session_model::{session_model, session_model_trace};
 pub use set_cookie::set_cookie_build;
 pub use store::{record_decode, record_is_session};
 pub use unseal::{unseal_mutated, unseal_past_crypto, unseal_raw};

@@ -5,6 +5,7 @@
 //! that follows them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
@@ -27,7 +28,7 @@ const SKEW: u64 = 60;
 pub type Written = (u64, u8);
 
 /// A session, as the store should hold it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Hash, PartialEq)]
 pub struct Entry {
     pub created: u64,
     /// When its values were written, and the sequence of that write, by the clock of the host that wrote them.
@@ -406,9 +407,14 @@ pub struct World {
     pub requests: Vec<Request>,
     /// After how many primitives the next fault comes, and whether it loses only the answer.
     pub fault: Option<(u8, bool)>,
-    /// The latest time that a host's clock has shown: the backend frees by it.
+    /// The latest time that a host's clock has shown: the backend frees nothing that has not expired long ago by it.
     pub latest: u64,
-    ids: BTreeSet<SessionId>,
+    /// Every session that there was, in the order in which they began.
+    ids: Vec<SessionId>,
+    /// How many numbers were drawn for tokens.
+    drawn: u64,
+    /// A hash of all calls of the backend, and of the sessions that it had after each step.
+    pub trace: DefaultHasher,
 }
 
 /// The backend of one request: a server of its own, as no server can rely on seeing the others' requests.
@@ -448,9 +454,10 @@ impl Server {
     }
 
     /// Every poll of a request is a permit to make one call: the caller of `poll` decides the order of all calls.
-    async fn turn(&self) -> Result<Fault, Error> {
+    async fn turn(&self, call: &str, id: EntryId) -> Result<Fault, Error> {
         tokio::task::yield_now().await;
         let mut world = self.lock();
+        (self.request, call, world.number(id)).hash(&mut world.trace);
         let fault = match &mut world.fault {
             None => return Ok(Fault::None),
             Some((wait @ 1.., _)) => {
@@ -494,27 +501,53 @@ impl Server {
 
     /// The model holds what the backend holds.
     pub async fn compare(&self) {
-        let (ids, sessions, latest) = {
-            let world = self.lock();
-            (world.ids.clone(), world.sessions.clone(), world.latest)
-        };
+        let ids = self.lock().ids.clone();
         for id in ids {
-            let entry_id = EntryId::from_bytes(id.to_bytes());
-            let stored = self.memory.fetch(entry_id, Timestamp::from_unix(0)).await.unwrap();
-            let expected = sessions.get(&id);
-            if stored.is_none() && expected.is_some_and(|entry| entry.expires + RETENTION <= latest) {
+            let stored = self.stored(id).await;
+            let mut world = self.lock();
+            let expected = world.sessions.get(&id).cloned();
+            assert_eq!(stored.as_ref().and_then(Entry::read), expected);
+            expected.hash(&mut world.trace);
+        }
+    }
+
+    /// The entry of a session, even if it has expired.
+    async fn stored(&self, id: SessionId) -> Option<Stored> {
+        let place = self.place(EntryId::from_bytes(id.to_bytes()));
+        self.memory.fetch(place, Timestamp::from_unix(0)).await.unwrap()
+    }
+
+    /// Returns the id that the memory knows this entry by: the number of its session. Creating an entry frees two expired ones of the same
+    /// shard, which the first byte decides. Four sessions that begin one after the other share a shard, so that this happens.
+    fn place(&self, id: EntryId) -> EntryId {
+        let Some(number) = self.lock().number(id) else { return id };
+        let mut bytes = [0; 16];
+        bytes[0] = (number / 4) as u8;
+        bytes[8..].copy_from_slice(&(number as u64).to_be_bytes());
+        EntryId::from_bytes(bytes)
+    }
+
+    /// The memory creates an entry, and may free some that expired long ago by the clock of the host that creates this one.
+    async fn insert(&self, id: EntryId, stored: Stored, now: Timestamp) {
+        self.lock().ids.push(SessionId::from_bytes(id.to_bytes()));
+        assert!(self.memory.create(self.place(id), stored, now).await.unwrap(), "an id twice");
+        let due: Vec<_> = {
+            let world = self.lock();
+            let is_due = |(_, entry): &(&SessionId, &Entry)| entry.expires + RETENTION <= now.as_unix();
+            world.sessions.iter().filter(is_due).map(|(id, _)| *id).collect()
+        };
+        for id in due {
+            if self.stored(id).await.is_none() {
                 self.lock().sessions.remove(&id);
-                continue;
             }
-            assert_eq!(stored.as_ref().and_then(Entry::read).as_ref(), expected);
         }
     }
 }
 
 impl Backend for Server {
     async fn fetch(&self, id: EntryId, now: Timestamp) -> Result<Option<Stored>, Error> {
-        let fault = self.turn().await?;
-        let found = self.memory.fetch(id, now).await?;
+        let fault = self.turn("fetch", id).await?;
+        let found = self.memory.fetch(self.place(id), now).await?;
         let id = SessionId::from_bytes(id.to_bytes());
         self.check(fault, found.clone(), |world, request| {
             // The entry of a session that has expired, which ends for slower requests, too, with all that the request brought.
@@ -523,10 +556,7 @@ impl Backend for Server {
                 return;
             }
             // The clock may have passed the deadline since the request read it.
-            let latest = world.latest;
-            let freed = |entry: &&Entry| found.is_none() && entry.expires + RETENTION <= latest;
-            let entry =
-                world.sessions.get(&id).filter(|entry| entry.expires > now.as_unix() && !freed(entry));
+            let entry = world.sessions.get(&id).filter(|entry| entry.expires > now.as_unix());
             assert_eq!(found.as_ref().and_then(Entry::read).as_ref(), entry);
             match (&mut request.found, entry) {
                 (Some(cookies), Some(entry)) => cookies.push(Found::Session(id, entry.clone())),
@@ -550,13 +580,13 @@ impl Backend for Server {
     }
 
     async fn create(&self, id: EntryId, stored: Stored, now: Timestamp) -> Result<bool, Error> {
-        let fault = self.turn().await?;
+        let fault = self.turn("create", id).await?;
         let entry = Entry::read(&stored).expect("a session");
-        assert!(self.memory.create(id, stored, now).await?, "an id twice");
+        assert_eq!(self.lock().number(id), None, "an id that was there before");
+        self.insert(id, stored, now).await;
         let id = SessionId::from_bytes(id.to_bytes());
         self.check(fault, true, |world, request| {
             assert!(!request.void && !request.ended, "what does not count is saved");
-            assert!(world.ids.insert(id), "an id that was there before");
             assert_eq!(now.as_unix(), request.commit);
             assert_eq!(entry.expires, deadline(entry.created, request.commit));
             let replaces = request.base.is_some() || request.end_failed;
@@ -593,10 +623,10 @@ impl Backend for Server {
         stored: Option<Stored>,
         now: Timestamp,
     ) -> Result<Replaced, Error> {
-        let fault = self.turn().await?;
+        let fault = self.turn("replace", id).await?;
         let entry = stored.as_ref().and_then(Entry::read);
         let moves = stored.is_some() && entry.is_none();
-        let answer = self.memory.replace(id, expected, stored, now).await?;
+        let answer = self.memory.replace(self.place(id), expected, stored, now).await?;
         let id = SessionId::from_bytes(id.to_bytes());
         self.check(fault, answer.clone(), |world, request| {
             assert!(!request.void && !request.ended, "what does not count is saved");
@@ -647,8 +677,8 @@ impl Backend for Server {
     }
 
     async fn touch(&self, id: EntryId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
-        let fault = self.turn().await?;
-        let touched = self.memory.touch(id, expires, now).await?;
+        let fault = self.turn("touch", id).await?;
+        let touched = self.memory.touch(self.place(id), expires, now).await?;
         let id = SessionId::from_bytes(id.to_bytes());
         self.check(fault, touched, |world, request| {
             // The second time it is what a regenerate left behind, so that it lasts no longer than that.
@@ -678,8 +708,8 @@ impl Backend for Server {
     }
 
     async fn delete(&self, id: EntryId) -> Result<(), Error> {
-        let fault = self.turn().await?;
-        self.memory.delete(id).await?;
+        let fault = self.turn("delete", id).await?;
+        self.memory.delete(self.place(id)).await?;
         let id = SessionId::from_bytes(id.to_bytes());
         self.check(fault, (), |world, request| {
             assert!(!request.void);
@@ -698,7 +728,30 @@ impl Backend for Server {
     }
 }
 
+/// A number that looks random (the mixer of SplitMix64).
+pub fn mixed(number: u64) -> u64 {
+    let mut mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ mixed >> 31
+}
+
 impl World {
+    /// Fills `out` with bytes that look random, and are the same whenever the same script runs: the order of ids decides between sessions
+    /// of one age.
+    pub fn draw(&mut self, out: &mut [u8]) {
+        for part in out.chunks_mut(8) {
+            self.drawn += 1;
+            part.copy_from_slice(&mixed(self.drawn).to_le_bytes()[..part.len()]);
+        }
+    }
+
+    /// Returns the number of the session whose entry this is, in the order in which they began.
+    fn number(&self, id: EntryId) -> Option<usize> {
+        let id = SessionId::from_bytes(id.to_bytes());
+        self.ids.iter().position(|known| *known == id)
+    }
+
     /// True if there is such a session, and the backend still has it, even if it has expired.
     fn keeps(&self, id: SessionId) -> bool {
         self.sessions.get(&id).is_some_and(|entry| entry.expires + RETENTION > self.latest)

@@ -2,6 +2,7 @@
 //! services: whatever comes, the store holds what the model says, and the browser what was said last and strongest.
 
 use std::future::Future;
+use std::hash::Hasher;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
@@ -12,6 +13,7 @@ use http::header::{COOKIE, SET_COOKIE};
 use http::{Request, Response, StatusCode};
 use http_body_util::Empty;
 use hyper::service::{Service, service_fn};
+use hyper_session::__internals::with_bytes_of;
 use hyper_session::cookie::CookieOptions;
 use hyper_session::store::Memory;
 use hyper_session::testing::FakeClock;
@@ -20,7 +22,7 @@ use hyper_session::{
 };
 use tokio::task::yield_now;
 
-use crate::model::{ABSOLUTE, Change, Cookie, IDLE, Log, Said, Server, Values, Weight};
+use crate::model::{ABSOLUTE, Change, Cookie, IDLE, Log, Said, Server, Values, Weight, mixed};
 use crate::{NAME, NOW};
 
 type Body = Empty<bytes::Bytes>;
@@ -137,15 +139,20 @@ struct Play {
 
 /// Any steps of two clients over one backend. See [`model`](crate::model) for what must hold at each of them.
 pub fn session_model(data: &[u8]) {
-    let Ok(script) = Script::arbitrary(&mut Unstructured::new(data)) else { return };
+    session_model_trace(data);
+}
+
+/// Does the same, and returns a hash of what the store did, which is the same each time.
+pub fn session_model_trace(data: &[u8]) -> Option<u64> {
+    let script = Script::arbitrary(&mut Unstructured::new(data)).ok()?;
     thread_local! {
         static RUNTIME: tokio::runtime::Runtime =
             tokio::runtime::Builder::new_current_thread().build().unwrap();
     }
-    RUNTIME.with(|runtime| runtime.block_on(play(script)));
+    Some(RUNTIME.with(|runtime| runtime.block_on(play(script))))
 }
 
-async fn play(script: Script) {
+async fn play(script: Script) -> u64 {
     let clocks = [FakeClock::at(NOW), FakeClock::at(NOW)];
     let server = Server {
         world: Arc::default(),
@@ -195,6 +202,7 @@ async fn play(script: Script) {
     for client in [false, true] {
         play.finish(client).await;
     }
+    play.server.compare().await;
     play.server.lock().fault = None;
     // Whatever anyone ever held leads to its session or to none. (Whether it is the session that the model has, the backend
     // checks when it is asked.)
@@ -211,6 +219,9 @@ async fn play(script: Script) {
         let lives = world.sessions.get(&id).is_some_and(|entry| entry.expires > now);
         assert_eq!(base, lives.then_some(id));
     }
+    play.server.compare().await;
+    let world = play.server.lock();
+    world.trace.finish()
 }
 
 impl Play {
@@ -430,13 +441,13 @@ impl Play {
 }
 
 fn store(server: &Server) -> ServerStore<Server> {
-    ServerStore::with_backend(server.clone())
+    let world = Arc::clone(&server.world);
+    let builder = ServerStore::with_backend(server.clone())
         .cookie(CookieOptions::development().name(NAME))
         .idle_timeout(Duration::from_secs(IDLE))
         .absolute_timeout(Duration::from_secs(ABSOLUTE))
-        .clock(server.clock.clone())
-        .build()
-        .unwrap()
+        .clock(server.clock.clone());
+    with_bytes_of(builder, move |out| world.lock().unwrap().draw(out)).build().unwrap()
 }
 
 /// A session service whose handler loads its session, does its deeds, and answers.
@@ -650,14 +661,6 @@ fn read(session: &Session) -> Values {
         .collect()
 }
 
-/// A number of 44 bits that no few others add up to (the mixer of SplitMix64).
-fn mixed(number: u64) -> u64 {
-    let mut mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    (mixed ^ mixed >> 31) >> 20
-}
-
 /// Does a deed to the session and to the model of it. Numbers are never used twice, so no write is one of what is there.
 fn perform(deed: Deed, number: u64, session: &Session, request: &mut crate::model::Request) {
     let name = |key: u8| ["a", "b", "c"][usize::from(key % 3)].to_owned();
@@ -669,7 +672,7 @@ fn perform(deed: Deed, number: u64, session: &Session, request: &mut crate::mode
         }
         Deed::Add(key) => {
             request.mend(&name(key));
-            let amount = mixed(number);
+            let amount = mixed(number) >> 20; // no few others add up to it, and many stay below 2^64
             session.update(&name(key), move |old: Option<u64>| old.unwrap_or(0) + amount).unwrap();
             let change = match request.log.keys.get(&name(key)) {
                 Some(Change::Set(value)) => Change::Set(value + amount),

@@ -26,6 +26,8 @@ pub use crate::id::KeyId;
 
 pub(crate) use self::envelope::EPOCH_SECONDS;
 pub(crate) use self::name_hash::{NAMESPACE_LEN, label_name, subject_name};
+#[cfg(feature = "testing")]
+pub(crate) use self::random::ChosenBytes;
 #[cfg(test)]
 pub(crate) use self::random::tests::{CountingRandom, NoRandom};
 pub(crate) use self::random::{Random, SystemRandom, warm_up};

@@ -15,7 +15,7 @@ const BATCH: usize = 64;
 /// The first bytes of the id of the sealed entry or session.
 pub(crate) type Subject = [u8; 4];
 
-/// A source of random bytes. There is one implementation. Tests add others.
+/// A source of random bytes. There is one implementation for users. Tests add others.
 pub(crate) trait Random: Send + Sync {
     /// Fills `out` with random bytes, or fails.
     fn fill(&self, out: &mut [u8]) -> Result<(), Error>;
@@ -40,6 +40,19 @@ pub(crate) fn warm_up(random: &dyn Random) {
 /// The random generator of the cryptographic library, which the operating system seeds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SystemRandom;
+
+/// Bytes that a test chooses.
+#[cfg(feature = "testing")]
+pub(crate) struct ChosenBytes<F>(pub(crate) F);
+
+#[cfg(feature = "testing")]
+impl<F: Fn(&mut [u8]) + Send + Sync> Random for ChosenBytes<F> {
+    fn fill(&self, out: &mut [u8]) -> Result<(), Error> {
+        let Self(fill) = self;
+        fill(out);
+        Ok(())
+    }
+}
 
 /// Nonces that one thread has drawn in advance.
 struct Batch {

@@ -6,7 +6,7 @@ use super::SessionLimit;
 use super::near_cache::RecordCache;
 use super::server::format::SharedFormat;
 use crate::clock::Timestamp;
-use crate::crypto::Keyring;
+use crate::crypto::{Keyring, Random, SystemRandom};
 use crate::error::Error;
 
 /// The options that server-side stores have in common.
@@ -23,6 +23,8 @@ pub(crate) struct ServerOptions {
     pub(crate) shared_format: Option<SharedFormat>,
     /// Entries that were read before, of which the backend reports changes.
     pub(super) near_cache: Option<Arc<RecordCache>>,
+    /// Tokens are drawn from it, and the numbers by which an entry recognizes its own write.
+    pub(crate) random: Arc<dyn Random>,
 }
 
 impl Default for ServerOptions {
@@ -36,6 +38,7 @@ impl Default for ServerOptions {
             linked: Vec::new(),
             shared_format: None,
             near_cache: None,
+            random: Arc::new(SystemRandom),
         }
     }
 }

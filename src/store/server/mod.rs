@@ -38,7 +38,7 @@ use super::{Backend, Builder, StoreFuture, Stored, Verbs};
 use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::cookie::CookieName;
-use crate::crypto::{Purpose, Random, Sealer, ServerToken, SystemRandom, warm_up};
+use crate::crypto::{Purpose, Sealer, ServerToken, warm_up};
 use crate::error::{Error, Kind};
 use crate::event::Refusal;
 use crate::id::EntryId;
@@ -162,9 +162,7 @@ impl<B: Backend> Builder<B> {
     ///
     /// [`is_config`](Error::is_config) if options do not fit together. The message names what to change.
     pub fn build(self) -> Result<ServerStore<B>, Error> {
-        let random: Arc<dyn Random> = Arc::new(SystemRandom);
-        let inner = Inner::new(self, &random)?;
-        Ok(ServerStore { inner: Arc::new(inner) })
+        Ok(ServerStore { inner: Arc::new(Inner::new(self)?) })
     }
 }
 
@@ -173,7 +171,6 @@ struct CommonParts<B> {
     config: Arc<Config>,
     backend: Arc<B>,
     options: ServerOptions,
-    random: Arc<dyn Random>,
 }
 
 impl<B: Backend> CommonParts<B> {
@@ -197,22 +194,22 @@ impl<B: Backend> CommonParts<B> {
 
     fn format(&self, name: &str) -> Result<Box<dyn StoredFormat>, Error> {
         if let Some(shared) = &self.options.shared_format {
-            return Ok((shared.create)(Arc::clone(&self.random)));
+            return Ok((shared.create)(Arc::clone(&self.options.random)));
         }
-        let seal = |keys| Sealer::new(keys, Purpose::Record, name, Arc::clone(&self.random));
+        let seal = |keys| Sealer::new(keys, Purpose::Record, name, Arc::clone(&self.options.random));
         let clock = self.config.clock();
         Ok(Box::new(NativeFormat {
             payload_format: self.config.settings.format,
             sealer: self.options.record_keys.as_ref().map(seal).transpose()?,
             accept_unsealed: self.options.accept_unsealed.map(|until| (until, Arc::clone(clock))),
-            random: Arc::clone(&self.random),
+            random: Arc::clone(&self.options.random),
             limits: *self.config.limits(),
         }))
     }
 }
 
 impl<B: Backend> Inner<B> {
-    fn new(builder: Builder<B>, random: &Arc<dyn Random>) -> Result<Self, Error> {
+    fn new(builder: Builder<B>) -> Result<Self, Error> {
         let is_shared = builder.server.shared_format.is_some();
         let (backend, mut config, mut options) =
             builder.validate(|_, options| options.record_keys.clone(), is_shared)?;
@@ -220,12 +217,12 @@ impl<B: Backend> Inner<B> {
             config.cookie.retired_cookies().iter().map(|cookie| cookie.name().as_str().to_owned()).collect();
         check_options(&backend, &options, &retired, config.cookie_name())?;
         backend.__use_clock(config.clock());
-        warm_up(&**random);
+        warm_up(&*options.random);
         let (near_cache, linked) = (options.near_cache.take(), std::mem::take(&mut options.linked));
         // The near-cache vouches for what a connection remembers.
         config.settings.connection_memo = near_cache.is_some();
         let (config, backend) = (Arc::new(config), Arc::new(backend));
-        let common = CommonParts { config, backend, options, random: Arc::clone(random) };
+        let common = CommonParts { config, backend, options };
         let each = |names: &[String]| {
             names.iter().map(|name| common.under(name).map(Arc::new)).collect::<Result<_, Error>>()
         };

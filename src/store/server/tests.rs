@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::native_format::StoredHeader;
 use super::*;
 use crate::clock::TestClock;
-use crate::crypto::{CountingRandom, NoRandom};
+use crate::crypto::{CountingRandom, NoRandom, Random, SystemRandom};
 use crate::join::tests::run;
 use crate::store::Replaced;
 
@@ -50,9 +50,9 @@ fn system_random() -> Arc<dyn Random> {
 }
 
 fn inner<B: Backend>(backend: B, random: &Arc<dyn Random>) -> Arc<Inner<B>> {
-    Arc::new(
-        Inner::new(ServerStore::with_backend(backend).clock(TestClock::at(NOW.as_unix())), random).unwrap(),
-    )
+    let mut builder = ServerStore::with_backend(backend).clock(TestClock::at(NOW.as_unix()));
+    builder.server.random = Arc::clone(random);
+    Arc::new(Inner::new(builder).unwrap())
 }
 
 const NOW: Timestamp = Timestamp::from_unix(1);

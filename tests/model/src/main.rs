@@ -1,6 +1,6 @@
 //! Visits every state of the larger configurations, and prints how many there were: three requests on the store, with a host
-//! that crashes and with a list that is lost; two requests and a failover beside revocations, and three without one.
-//! `tests/run` visits the smaller ones.
+//! that crashes and with a list that is lost; two requests and a failover beside revocations, one request and a failover after which
+//! healing fails, and three requests without one. `tests/run` visits the smaller ones.
 
 use std::fmt::Debug;
 use std::hash::Hash;
@@ -22,6 +22,13 @@ fn main() {
                 revocation::Scenario { fails_over: true, crashes, ..revocation::Scenario::of(&deeds) };
             sum += visit(scenario);
         }
+    }
+    for deed in revocation::Deed::ALL.into_iter().filter(|deed| *deed != revocation::Deed::EndOthers) {
+        sum += visit(revocation::Scenario {
+            fails_over: true,
+            fails: true,
+            ..revocation::Scenario::of(&[deed])
+        });
     }
     for deeds in revocation::Deed::combinations(3) {
         sum += visit(revocation::Scenario::of(&deeds));

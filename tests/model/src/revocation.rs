@@ -56,6 +56,8 @@ pub enum Mistake {
     WrittenAgainAsNew,
     /// Lost entries are not written again.
     NotWrittenAgain,
+    /// A host whose healing failed goes on as if it had not begun.
+    ForgetsLoss,
     /// After a read, a host goes on from the highest position that it knows.
     GoesOnFromHighest,
     /// A login does not ask the log for its end.
@@ -157,27 +159,16 @@ enum Follower {
     #[default]
     Idle,
     /// The log has sent a page, which has not arrived yet.
-    Reading {
-        page: Page,
-        seen: Position,
-        began: Began,
-    },
+    Reading { page: Page, seen: Position, began: Began },
+    /// It raises the log to the highest position that it knows: what is written from now on comes behind all sessions. The log then
+    /// no longer shows that it lost anything.
+    Raising,
     /// It reads again from `start`, to find what was lost.
-    Healing,
+    Healing { highest: Position },
     /// It has read, and writes what was lost.
-    WritingAgain {
-        lost: Vec<(Key, Position)>,
-        highest: Position,
-        after: Position,
-        top: Position,
-        began: Began,
-    },
-    Raising {
-        highest: Position,
-        after: Position,
-        top: Position,
-        began: Began,
-    },
+    WritingAgain { lost: Vec<(Key, Position)>, highest: Position },
+    /// It has written, and reads that.
+    ReadingBack { highest: Position },
 }
 
 /// The facts at the moment when a read began.
@@ -225,6 +216,13 @@ impl Host {
         self.failing = false;
         self.confirmed = began.acknowledged;
         self.has_read_since_failover = began.after_failover;
+    }
+
+    /// The end of `follower::heal`, after its last read.
+    fn end_healing(&mut self, highest: Position, page: &Page, began: Began) {
+        self.has_lost_entries(highest);
+        self.confirm(page.top, began);
+        self.after = page.entries.last().map_or(0, |last| last.position).max(page.top);
     }
 
     /// `Register::judge`.
@@ -301,6 +299,8 @@ pub struct State {
     appended: Vec<Appended>,
     requests: Vec<Stage>,
     has_failed_over: bool,
+    /// A step of a follower has failed.
+    has_failed: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -320,6 +320,10 @@ pub enum Action {
     },
     /// The follower of a host takes its next step.
     Follow {
+        host: usize,
+    },
+    /// The step of a follower fails, or its reply is lost.
+    Fail {
         host: usize,
     },
     /// A host finds that the log ends before the position of a session: `Register::rolled_back`.
@@ -342,6 +346,8 @@ pub struct Scenario {
     pub fails_over: bool,
     /// A failover breaks no connection.
     pub silent: bool,
+    /// One step of a follower may fail.
+    pub fails: bool,
     pub crashes: bool,
     pub mistake: Mistake,
     /// Also counts the cases that a log without left-out positions has.
@@ -359,6 +365,7 @@ impl Scenario {
                 .collect(),
             fails_over: false,
             silent: false,
+            fails: false,
             crashes: false,
             mistake: Mistake::None,
             strict: false,
@@ -499,12 +506,12 @@ impl Scenario {
             Follower::Reading { page, seen, began } => {
                 let heals = self.mistake != Mistake::NotWrittenAgain;
                 if (host.failing || page.top < seen) && heals {
-                    Follower::Healing
+                    Follower::Raising
                 } else {
                     host.take_in(&page.entries);
                     let last = page.entries.last().map_or(host.after, |last| last.position);
                     if host.has_lost_entries(page.top) && heals {
-                        Follower::Healing
+                        Follower::Raising
                     } else {
                         host.confirm(page.top, began);
                         host.after = match self.mistake {
@@ -515,8 +522,11 @@ impl Scenario {
                     }
                 }
             }
-            Follower::Healing => {
-                let highest = host.highest;
+            Follower::Raising => {
+                state.log.top(host.highest);
+                Follower::Healing { highest: host.highest }
+            }
+            Follower::Healing { highest } => {
                 // All entries are recent here, so both kinds of healing read from the start.
                 let ours: Vec<_> = host.set.iter().copied().collect();
                 let (began, page) = (began(), state.log.read(0));
@@ -524,22 +534,23 @@ impl Scenario {
                 let lacks = |(key, mark): &(Key, Position)| {
                     !page.entries.iter().any(|entry| entry.key == *key && entry.mark() >= *mark)
                 };
-                let lost = ours.into_iter().filter(lacks).collect();
-                let after = page.entries.last().map_or(0, |last| last.position);
-                Follower::WritingAgain { lost, highest, after, top: page.top, began }
-            }
-            Follower::WritingAgain { lost, highest, after, top, began } => {
-                if !lost.is_empty() {
-                    let original = |mark| (self.mistake != Mistake::WrittenAgainAsNew).then_some(mark);
-                    state.log.append(lost.iter().map(|(key, mark)| (*key, original(*mark))), highest);
+                let lost: Vec<_> = ours.into_iter().filter(lacks).collect();
+                if lost.is_empty() {
+                    host.end_healing(highest, &page, began);
+                    Follower::Idle
+                } else {
+                    Follower::WritingAgain { lost, highest }
                 }
-                Follower::Raising { highest, after, top, began }
             }
-            Follower::Raising { highest, after, top, began } => {
-                state.log.top(highest);
-                host.has_lost_entries(highest);
-                host.confirm(top, began);
-                host.after = after.max(top);
+            Follower::WritingAgain { lost, highest } => {
+                let original = |mark| (self.mistake != Mistake::WrittenAgainAsNew).then_some(mark);
+                state.log.append(lost.iter().map(|(key, mark)| (*key, original(*mark))), highest);
+                Follower::ReadingBack { highest }
+            }
+            Follower::ReadingBack { highest } => {
+                let (began, page) = (began(), state.log.read(0));
+                host.take_in(&page.entries);
+                host.end_healing(highest, &page, began);
                 Follower::Idle
             }
         };
@@ -579,6 +590,7 @@ impl Model for Scenario {
             appended: Vec::new(),
             requests: vec![Stage::Before; self.requests.len()],
             has_failed_over: false,
+            has_failed: false,
         }]
     }
 
@@ -609,6 +621,10 @@ impl Model for Scenario {
         for (host, _) in state.living() {
             actions.push(Action::Follow { host });
         }
+        if self.fails && !state.has_failed {
+            let busy = state.living().filter(|(_, host)| host.follower != Follower::Idle);
+            actions.extend(busy.map(|(host, _)| Action::Fail { host }));
+        }
         for (session, Session { position, .. }) in state.sessions.iter().enumerate() {
             let unconfirmed =
                 |(_, host): (usize, &Host)| host.known < *position && host.follower == Follower::Idle;
@@ -632,6 +648,13 @@ impl Model for Scenario {
             Action::Reply { request } => self.reply(&mut state, request),
             Action::Continue { request } => self.continue_behind(&mut state, request),
             Action::Follow { host } => self.follow(&mut state, host),
+            // A reply that is lost after the log has carried out the call is the failure of the next step.
+            Action::Fail { host } => {
+                state.has_failed = true;
+                let host = &mut state.hosts[host];
+                host.failing = self.mistake != Mistake::ForgetsLoss;
+                host.follower = Follower::Idle;
+            }
             Action::Raise { session } => {
                 let position = state.sessions[session].position;
                 state.log.top(position);

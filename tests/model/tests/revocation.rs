@@ -40,6 +40,13 @@ fn a_failover_beside_a_request_and_an_end_of_all_sessions() {
     }
 }
 
+#[test]
+fn a_failover_and_a_step_of_healing_that_fails() {
+    let scenario = Scenario { fails_over: true, fails: true, ..Scenario::of(&[Deed::EndAll]) };
+    let sum = states(&scenario);
+    assert!(sum > 1_000, "{sum} states");
+}
+
 fn found(scenario: Scenario) -> Vec<&'static str> {
     let checker = scenario.checker().spawn_bfs().join();
     checker.discoveries().into_keys().filter(|name| *name != HAPPENS).collect()
@@ -87,6 +94,14 @@ fn a_host_that_skips_the_entries_of_others_is_found() {
 #[test]
 fn lost_entries_that_are_not_written_again_are_found() {
     finds(Mistake::NotWrittenAgain, &[Deed::EndAll], true, HEALED);
+}
+
+/// Raising the log hides that it ended too early.
+#[test]
+fn a_loss_that_is_forgotten_when_healing_fails_is_found() {
+    let mistake = Mistake::ForgetsLoss;
+    let found = found(Scenario { mistake, fails_over: true, fails: true, ..Scenario::of(&[Deed::EndAll]) });
+    assert!(found.contains(&HEALED), "found only {found:?}");
 }
 
 #[test]

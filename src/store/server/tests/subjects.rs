@@ -138,7 +138,7 @@ fn store_on(
     options: impl FnOnce(Options) -> Options,
 ) -> ServerStore<Arc<Obstructed>> {
     let builder = ServerStore::with_backend(Arc::clone(backend)).clock(TestClock::at(NOW.as_unix()));
-    ServerStore { inner: Arc::new(Inner::new(options(builder), &system_random()).unwrap()) }
+    ServerStore { inner: Arc::new(Inner::new(options(builder)).unwrap()) }
 }
 
 fn store() -> (Arc<Obstructed>, ServerStore<Arc<Obstructed>>) {
