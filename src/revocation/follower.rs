@@ -414,6 +414,7 @@ mod tests {
 
     use super::super::log::RevocationLog;
     use super::*;
+    use crate::crypto::SystemRandom;
 
     /// A log that hangs.
     struct Hanging;
@@ -473,5 +474,161 @@ mod tests {
         for (stopped, staleness) in [(false, Some(second)), (true, None), (true, Some(60 * second))] {
             assert_eq!(first_grace(stopped, staleness), FIRST_GRACE);
         }
+    }
+
+    #[test]
+    fn a_read_may_take_two_fifths_of_the_staleness_longer_within_bounds() {
+        let second = Duration::from_secs(1);
+        assert_eq!(grace(None), GRACE);
+        for (staleness, expected) in
+            [(second / 2, GRACE), (2 * second, second * 4 / 5), (60 * second, FIRST_GRACE)]
+        {
+            assert_eq!(grace(Some(staleness)), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_task_is_started_again_once_its_runtime_no_longer_runs_it() {
+        let register = Arc::new(Register::over(Arc::new(Hanging), &SystemRandom).unwrap());
+        let mut follower = Follower::new(Arc::new(Hanging), END);
+        let hour = Duration::from_secs(3_600);
+        Arc::get_mut(&mut follower).unwrap().start = Instant::now().checked_sub(hour).unwrap();
+        let tasks = || {
+            follower.run(&register);
+            follower.number.load(Ordering::Acquire)
+        };
+        assert_eq!(tasks(), 1);
+        assert!(follower.ran.load(Ordering::Acquire) >= 3_600_000, "its start counts as a run");
+        // It was run just now, however busy this machine is.
+        follower.ran.store(u64::MAX, Ordering::Release);
+        assert_eq!(tasks(), 1);
+        follower.ran.store(0, Ordering::Release);
+        follower.starting.store(true, Ordering::Release);
+        assert_eq!(tasks(), 1, "another caller starts it");
+        follower.starting.store(false, Ordering::Release);
+        assert_eq!(tasks(), 2);
+        assert!(!follower.starting.load(Ordering::Acquire));
+    }
+
+    /// A log with one entry, at position 5, that ends at 7. Its third read hangs.
+    #[derive(Default)]
+    struct Short {
+        reads: Mutex<Vec<u64>>,
+        trims: AtomicU64,
+    }
+
+    impl RevocationLog for Short {
+        fn incarnation(&self) -> u64 {
+            1
+        }
+
+        async fn append(&self, _: Vec<Revocation>, _: u64) -> Result<u64, Error> {
+            Ok(7)
+        }
+
+        async fn top(&self, _: u64) -> Result<u64, Error> {
+            Ok(7)
+        }
+
+        async fn read(&self, after: u64, _: Duration) -> Result<Page, Error> {
+            lock(&self.reads).push(after);
+            if lock(&self.reads).len() > 2 {
+                return pending().await;
+            }
+            let revocation = Revocation::of_owner([7; 16]);
+            let entry = Entry { position: 5, written: Timestamp::from_unix(1), revocation };
+            Ok(Page {
+                entries: if after < 5 { vec![entry] } else { Vec::new() },
+                top: 7,
+                more: false,
+                history: 1,
+            })
+        }
+
+        async fn trim(&self, _: Duration) -> Result<(), Error> {
+            self.trims.fetch_add(1, Ordering::AcqRel);
+            pending().await
+        }
+    }
+
+    /// Before there is a store, it is not known how long sessions last.
+    #[tokio::test]
+    async fn a_log_is_read_on_behind_its_end_and_trimmed_once_a_minute_if_there_is_a_store() {
+        for (has_store, is_due, trims) in [(true, true, 1), (true, false, 0), (false, true, 0)] {
+            let log = Arc::new(Short::default());
+            let register = Arc::new(Register::over(Arc::new(Arc::clone(&log)), &SystemRandom).unwrap());
+            if has_store {
+                register.attach_for_an_hour();
+            }
+            let follower = Follower::new(Arc::new(Arc::clone(&log)), End { position: 0, ..END });
+            let now = register.now();
+            *lock(&follower.swept) = Some(if is_due { Timestamp::from_unix(0) } else { now });
+            follower.run(&register);
+            while lock(&log.reads).len() < 3 {
+                yield_now().await;
+            }
+            assert_eq!(*lock(&log.reads), [0, 7, 7]);
+            assert_eq!(log.trims.load(Ordering::Acquire), trims, "{has_store}, {is_due}");
+        }
+    }
+
+    /// A log that has nothing new, and returns at once.
+    #[derive(Default)]
+    struct Hasty(AtomicU64);
+
+    impl RevocationLog for Hasty {
+        fn incarnation(&self) -> u64 {
+            1
+        }
+
+        async fn append(&self, _: Vec<Revocation>, _: u64) -> Result<u64, Error> {
+            Ok(7)
+        }
+
+        async fn top(&self, _: u64) -> Result<u64, Error> {
+            Ok(7)
+        }
+
+        async fn read(&self, _: u64, _: Duration) -> Result<Page, Error> {
+            self.0.fetch_add(1, Ordering::AcqRel);
+            Ok(Page { entries: Vec::new(), top: 7, more: false, history: 1 })
+        }
+
+        async fn trim(&self, _: Duration) -> Result<(), Error> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_log_that_does_not_wait_is_read_a_hundred_times_a_second_at_most() {
+        let log = Arc::new(Hasty::default());
+        let register = Arc::new(Register::over(Arc::new(Arc::clone(&log)), &SystemRandom).unwrap());
+        let begun = Instant::now();
+        let follower = Follower::new(Arc::new(Arc::clone(&log)), END);
+        follower.run(&register);
+        while log.0.load(Ordering::Acquire) < 9 {
+            yield_now().await;
+        }
+        assert!(begun.elapsed() >= 8 * LEAST_PAUSE);
+    }
+
+    /// A minute after the other, a log is still being trimmed.
+    #[tokio::test]
+    async fn a_log_that_trims_slowly_is_not_told_to_trim_again_meanwhile() {
+        let log = Arc::new(Short::default());
+        let register = Arc::new(Register::over(Arc::new(Arc::clone(&log)), &SystemRandom).unwrap());
+        register.attach_for_an_hour();
+        let follower = Follower::new(Arc::new(Arc::clone(&log)), End { position: 0, ..END });
+        *lock(&follower.swept) = Some(Timestamp::from_unix(0));
+        follower.run(&register);
+        while lock(&log.reads).len() < 2 {
+            yield_now().await;
+        }
+        *lock(&follower.swept) = Some(Timestamp::from_unix(0));
+        while lock(&log.reads).len() < 3 {
+            yield_now().await;
+        }
+        yield_now().await;
+        assert_eq!(log.trims.load(Ordering::Acquire), 1);
     }
 }

@@ -164,3 +164,19 @@ impl Freshness {
         self.start
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_that_fails_or_works_again_is_news_once() {
+        let freshness = Freshness::new(0);
+        let is_news = || freshness.note_confirmed(1, Instant::now());
+        assert!(!is_news(), "it could be read before");
+        assert!(freshness.note_failed() && !freshness.note_failed());
+        assert!(is_news() && !is_news());
+        assert!(freshness.note_stopped(false) && !freshness.note_stopped(false) && !freshness.note_failed());
+        assert!(is_news() && !is_news());
+    }
+}

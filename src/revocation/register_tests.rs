@@ -251,6 +251,13 @@ fn attach(register: &Register, max: usize, refuse_unknown: bool) {
     attach_for(register, max, refuse_unknown, HOUR);
 }
 
+impl Register {
+    /// Attaches a store whose sessions last for an hour.
+    pub(in crate::revocation) fn attach_for_an_hour(&self) {
+        attach(self, 32, false);
+    }
+}
+
 /// Attaches a store whose sessions last for so long. Returns its clock.
 fn attach_for(register: &Register, max: usize, refuse_unknown: bool, longest: Duration) -> Arc<TestClock> {
     let reporter = Reporter { cookie: String::new(), observer: None };
@@ -334,5 +341,128 @@ async fn an_entry_of_another_host_is_not_taken_for_a_lost_one() {
         assert!(!register.recent.has_lost(1), "the log was not read so far");
         assert_eq!(register.recent.has_lost(2), lost, "an entry at {there}");
         assert!(!register.recent.has_lost(2), "each entry is checked once");
+    }
+}
+
+/// Entries from before the start may be dated ahead, after a failover of Redis.
+#[test]
+fn a_process_that_begins_does_not_grant_an_old_id_another_minute() {
+    let written = Timestamp::from_unix(1_000);
+    for (position, expected) in [(1, Verdict::Superseded), (2, Verdict::Superseded), (3, Verdict::Retiring)] {
+        let register = over_log(3);
+        register.freshness.note_loaded(2);
+        register.take_in(&[Entry { position, written, revocation: Revocation::retiring_id(ID) }]);
+        register.note_confirmed(3, Instant::now());
+        assert_eq!(judge(&register, 3, written.as_unix()), expected, "an entry at {position}");
+    }
+}
+
+#[test]
+fn sessions_are_refused_until_the_clock_shows_again_what_it_showed_but_for_the_margin() {
+    let register = Register::in_memory(&SystemRandom).unwrap();
+    let clock = attach_for(&register, 64, false, HOUR);
+    let forgotten = register.revoke_at_once(&[Revocation::of_root(ID, false)]).unwrap().sequence;
+    let late = 100 + 30 * 86_400;
+    clock.set(late);
+    register.sweep();
+    assert_eq!(register.len(), 0);
+    let early = late - MARGIN.as_secs() - 1;
+    assert_eq!(
+        [early, early + 1].map(|now| judge(&register, forgotten - 1, now)),
+        [Verdict::Revoked, Verdict::Valid]
+    );
+    assert_eq!(
+        judge(&register, forgotten, early),
+        Verdict::Valid,
+        "it logged in after all that is forgotten"
+    );
+}
+
+#[tokio::test]
+async fn in_memory_no_revocation_is_waited_for() {
+    let mut register = Register::in_memory(&SystemRandom).unwrap();
+    register.freshness.began_before(2 * HOUR);
+    assert!(register.is_immediate() && !over_log(1).is_immediate());
+    assert!(!is_pending(std::pin::pin!(register.confirm(register.at(9), HOUR))).await);
+    assert_eq!(judge(&register, 9, 100), Verdict::Valid);
+}
+
+#[test]
+fn nothing_is_forgotten_before_a_store_says_how_long_sessions_last() {
+    let register = over_log(1);
+    let written = Timestamp::from_unix(1);
+    register.take_in(&[Entry { position: 1, written, revocation: Revocation::of_root(ID, false) }]);
+    register.sweep();
+    assert_eq!((register.len(), register.horizon()), (1, Duration::MAX));
+    let clock = attach_for(&register, 32, false, HOUR);
+    let horizon = (HOUR + MARGIN).as_secs();
+    for (now, left) in [(horizon, 1), (1 + horizon, 0)] {
+        clock.set(now);
+        register.sweep();
+        assert_eq!(register.len(), left, "at {now}");
+    }
+}
+
+#[test]
+fn the_shortest_staleness_of_all_stores_counts() {
+    let register = over_log(1);
+    assert_eq!(register.shortest_staleness(), None);
+    for (staleness, shortest) in [(2, 2), (3, 2), (1, 1)] {
+        let limits = StoreLimits {
+            max: 32,
+            max_per_subject: 1,
+            max_staleness: Duration::from_secs(staleness),
+            refuse_unknown: false,
+        };
+        let reporter = Reporter { cookie: String::new(), observer: None };
+        register.attach(limits, HOUR, Arc::new(TestClock::at(100)), reporter);
+        assert_eq!(register.shortest_staleness(), Some(Duration::from_secs(shortest)));
+    }
+}
+
+/// It is written again if the log lacks it. At position zero it would end all sessions.
+#[test]
+fn an_end_of_all_sessions_is_known_only_if_there_was_one() {
+    let register = over_log(5);
+    assert_eq!(register.everything_known(), []);
+    let revocation = Revocation::of_everything();
+    register.take_in(&[Entry { position: 5, written: Timestamp::from_unix(1), revocation }]);
+    assert_eq!(register.everything_known(), [(revocation.key(), Mark::at(5))]);
+}
+
+/// The log returns the position of the last one. The others are somewhere before it.
+#[tokio::test]
+async fn of_several_revocations_those_that_end_sessions_by_position_count_from_the_last_one() {
+    let register = over_log(10);
+    let [first, last] = [8, 9].map(|id| Revocation::of_root(SessionId::from_bytes([id; 16]), false));
+    let owner = Revocation::of_owner([7; 16]);
+    assert_eq!(register.revoke(vec![first, owner, last]).await.unwrap().sequence, 10);
+    let position = |revocation: Revocation| register.set.view().get(revocation.key()).map(Mark::position);
+    assert_eq!([first, owner, last].map(position), [Some(1), Some(10), Some(10)]);
+}
+
+#[tokio::test]
+async fn a_session_that_moves_has_ended_whatever_named_it() {
+    let (root, owner, payload) = (SessionId::from_bytes([8; 16]), [7; 16], Payload::default());
+    for (revocation, position, ended) in [
+        (Revocation::of_root(root, false), 5, true),
+        (Revocation::of_root(ID, false), 5, false),
+        (Revocation::of_id(ID, false), 5, true),
+        (Revocation::of_owner(owner), 4, true),
+        (Revocation::of_owner(owner), 3, false),
+        (Revocation::of_everything(), 4, true),
+        (Revocation::of_everything(), 3, false),
+    ] {
+        for is_recorded in [true, false] {
+            let register = over_log(10);
+            register.take_in(&[Entry { position, written: Timestamp::from_unix(1), revocation }]);
+            register.note_confirmed(10, Instant::now());
+            let judged = register.at(3);
+            let lineage = Lineage { position: judged, owner: Some(owner), root: Some(root) };
+            let labels = payload.labels();
+            let moved = register.end_moved(ID, &lineage, &labels, judged, is_recorded, HOUR).await;
+            let expected = if ended { Continuation::Nowhere } else { Continuation::At(register.at(10)) };
+            assert_eq!(moved.unwrap(), expected, "{revocation:?} at {position}");
+        }
     }
 }

@@ -342,6 +342,63 @@ mod tests {
     }
 
     #[test]
+    fn each_bit_of_an_id_counts_in_its_keys() {
+        let ids = (0..128).map(|bit| 1_u128 << bit).chain([0]);
+        let ids = ids.map(|number| SessionId::from_bytes(number.to_be_bytes()));
+        let keys: std::collections::HashSet<Key> =
+            ids.flat_map(|id| [Key::of_id(id), Key::of_root(id)]).collect();
+        assert_eq!(keys.len(), 2 * 129);
+    }
+
+    #[test]
+    fn of_two_revocations_of_an_id_the_stricter_one_counts() {
+        let id = SessionId::from_bytes([9; 16]);
+        let [ended, superseded, retired] =
+            [Revocation::of_id(id, false), Revocation::of_id(id, true), Revocation::retiring_id(id)]
+                .map(|revocation| revocation.mark(5));
+        let kind = |mark: Mark| (mark.ends(MAX_POSITION), mark.is_superseded(), mark.is_retired());
+        assert_eq!(
+            [ended, superseded, retired].map(kind),
+            [(true, false, false), (true, true, false), (false, true, true)]
+        );
+        for (one, two, both) in [
+            (ended, ended, ended),
+            (ended, superseded, ended),
+            (ended, retired, ended),
+            (superseded, superseded, superseded),
+            (superseded, retired, superseded),
+            (retired, retired, retired),
+        ] {
+            assert_eq!([one.and(two), two.and(one)], [both; 2], "{one:?} and {two:?}");
+        }
+        let subject = |position| Revocation::of_owner([9; 16]).mark(position);
+        assert_eq!([subject(5).and(subject(9)), subject(9).and(subject(5))], [subject(9); 2]);
+        assert_eq!([4, 5].map(|position| subject(5).ends(position)), [true, false]);
+    }
+
+    #[test]
+    fn a_revocation_names_what_it_revokes_and_nothing_else() {
+        let id = SessionId::from_bytes([9; 16]);
+        let label = Revocation::of_label("device", "7", false).unwrap();
+        let (subject, everything) = (Revocation::of_subject("ada"), Revocation::of_everything());
+        for (revocation, expected) in [
+            (Revocation::of_id(id, false), [true, false, false, false]),
+            (Revocation::of_root(id, true), [true, false, false, false]),
+            (subject, [false, true, false, false]),
+            (label, [false, false, true, false]),
+            (everything, [false, false, false, true]),
+        ] {
+            let named = [
+                revocation.names_session(id),
+                revocation.names_subject("ada"),
+                revocation.names_label("device", "7"),
+                revocation.names_everything(),
+            ];
+            assert_eq!(named, expected, "{revocation:?}");
+        }
+    }
+
+    #[test]
     fn unknown_flags_are_not_read() {
         let mut bytes = Revocation::of_everything().to_bytes();
         assert!(Revocation::from_bytes(&bytes).is_some_and(|read| read.key().is_everything()));

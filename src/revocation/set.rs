@@ -317,6 +317,35 @@ mod tests {
         }
     }
 
+    /// A client may choose names that are alike, and must not choose the bucket by that.
+    #[test]
+    fn keys_that_are_alike_are_spread_by_the_secret() {
+        // The last secret is even in its lower half: there, only the upper half of the product tells some keys apart.
+        let secrets =
+            [[0x9e37_79b9_7f4a_7c15, 0xc2b2_ae3d_27d4_eb4f], [0x9e37_79b9_7f4a_7c15, 0xc2b2_ae3d_27d4_eb47]];
+        let alike: [fn(u64) -> Key; 4] = [
+            |number| Key([number, 7]),
+            |number| Key([7, number]),
+            |number| Key([number << 52, 7]),
+            |number| Key([7, number << 52]),
+        ];
+        for secret in secrets {
+            for key in alike {
+                let hashes: Vec<u64> = (0..4_096).map(|number| hash(key(number), secret)).collect();
+                let different = |of: fn(u64) -> u64| {
+                    hashes.iter().map(|hash| of(*hash)).collect::<std::collections::HashSet<_>>().len()
+                };
+                assert_eq!(different(|hash| hash), 4_096);
+                assert_eq!(different(|hash| part(hash) as u64), PARTS);
+                assert_eq!(different(tag), 128);
+            }
+        }
+        let even = [1, 7 ^ (1 << 20)];
+        let hashes: std::collections::HashSet<u64> =
+            (0..64).map(|number| hash(Key([number << 58, 7]), even)).collect();
+        assert_eq!(hashes.len(), 64);
+    }
+
     /// Tables that are fuller make searches long, and tables that are emptier waste memory.
     #[test]
     fn tables_keep_to_their_load_and_spread_their_keys() {

@@ -657,6 +657,97 @@ mod tests {
         assert!(first_position(0, at(MAX_POSITION / 10 * 9 - 1)) < MAX_POSITION);
     }
 
+    #[test]
+    fn a_file_that_another_process_locks_is_tried_again_and_an_unusable_one_is_not() {
+        use rusqlite::ffi;
+
+        let busy =
+            |code| is_busy(&Error::unavailable(rusqlite::Error::SqliteFailure(ffi::Error::new(code), None)));
+        assert_eq!(
+            [ffi::SQLITE_BUSY, ffi::SQLITE_LOCKED, ffi::SQLITE_FULL, ffi::SQLITE_NOTADB].map(busy),
+            [true, true, false, false]
+        );
+        assert!(!is_busy(&stopped()));
+    }
+
+    /// A folder for a file of revocations, removed at the end.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("hyper-session-{name}-{}", std::process::id()));
+            std::fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+
+        fn file(&self) -> PathBuf {
+            self.0.join("revocations.db")
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn each_opening_raises_the_one_end_of_the_file() {
+        let folder = Folder::new("ends");
+        let mut before = 0;
+        for _ in 0..3 {
+            let (connection, _) = create(&folder.file()).unwrap();
+            let top = top_of(&connection).unwrap();
+            assert!(top > before.max(1_000_000_000_000_000_000), "positions follow the time: {top}");
+            let ends: i64 =
+                connection.query_row("SELECT count(*) FROM sqlite_sequence", (), |row| row.get(0)).unwrap();
+            assert_eq!(ends, 1);
+            before = top;
+        }
+    }
+
+    #[test]
+    fn each_commit_of_another_connection_shows() {
+        let folder = Folder::new("shows");
+        let (writes, _) = create(&folder.file()).unwrap();
+        let reads = connect(&folder.file()).unwrap();
+        let mut before = data_version(&reads).unwrap();
+        assert_eq!(data_version(&reads).unwrap(), before);
+        for number in 1..=3 {
+            raise(&writes, 0, MAX_POSITION - 10 + number).unwrap();
+            let after = data_version(&reads).unwrap();
+            assert_ne!(after, before);
+            before = after;
+        }
+    }
+
+    #[test]
+    fn a_reader_is_woken_by_an_entry_and_by_a_raised_end() {
+        let folder = Folder::new("woken");
+        let (writes, _) = create(&folder.file()).unwrap();
+        let identity = FileIdentity::of(&folder.file());
+        let hour = Duration::from_secs(3_600);
+        for entries in [1, 0] {
+            let before = top_of(&writes).unwrap();
+            let (page, after) = std::thread::scope(|scope| {
+                let reading = scope.spawn(|| {
+                    let reads = connect(&folder.file()).unwrap();
+                    read(&reads, before, hour, &identity).unwrap()
+                });
+                if entries > 0 {
+                    writes
+                        .execute("INSERT INTO revocation (written, value) VALUES (1, zeroblob(25))", ())
+                        .unwrap();
+                } else {
+                    raise(&writes, before, before + 7).unwrap();
+                }
+                (reading.join().unwrap(), top_of(&writes).unwrap())
+            });
+            assert_eq!((page.entries.len(), page.top), (entries, after));
+            assert!(after > before);
+        }
+    }
+
     fn write(answer: oneshot::Sender<Result<u64, Error>>) -> Write {
         let revocations = vec![Revocation::of_owner([7; 16])];
         Write { deed: Deed::Append { revocations, above: 0 }, answer }

@@ -571,6 +571,15 @@ async fn t29_the_tracking_connection_goes_where_new_connections_go() {
     assert!(!is_alive(&app.store, &token(&jar)).await);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t29_a_store_that_is_dropped_leaves_no_tracking_connection() {
+    let server = Server::start();
+    let app = App::with(cached(builder(server.url()))).await;
+    assert!(tracking_client(server.port).is_some());
+    drop(app);
+    wait_for("the tracking connection to end", || tracking_client(server.port).is_none());
+}
+
 /// Runs `fault` while sessions are read, and ends some of them before, during and after it.
 async fn sessions_end_during(
     app: &App,

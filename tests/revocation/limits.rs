@@ -7,7 +7,7 @@ use http::{Request, Response};
 use hyper::service::Service;
 use hyper_session::revocation::Position;
 use hyper_session::testing::{Cookies, FakeClock};
-use hyper_session::{Error, Refusal, Revocations, Session, SessionHandle, session_fn};
+use hyper_session::{AppKey, CookieStore, Error, Refusal, Revocations, Session, SessionHandle, session_fn};
 
 use crate::requests::{START, Site};
 use crate::shared_log::SharedLog;
@@ -27,8 +27,11 @@ fn what_was_never_logged_in_writes_nothing() {
         site.set(&mut other, "cart").await;
         site.logout(&mut other).await;
         assert_eq!(site.revoked(), 0);
+        let is_empty = || site.store.revocations().is_some_and(Revocations::is_empty);
+        assert!(is_empty());
         site.logout(&mut browser).await;
         assert_eq!(site.revoked(), 1);
+        assert!(!is_empty());
     });
 }
 
@@ -42,6 +45,22 @@ fn in_memory_no_revocation_may_be_late() {
         assert!(site.accepts(&copy).await);
         site.logout(&mut browser).await;
         assert!(!site.accepts(&copy).await);
+    });
+}
+
+#[test]
+fn a_log_that_is_followed_may_be_late_by_a_few_reads() {
+    block_on(async {
+        for (millis, is_accepted) in [(299, false), (300, true)] {
+            let revocations = Revocations::open(SharedLog::default()).await.unwrap();
+            let revocations = revocations.max_staleness(Duration::from_millis(millis));
+            let key = AppKey::danger_from_any_bytes(b"a key for tests").unwrap();
+            let built = CookieStore::builder(key).revocations(revocations).build();
+            assert_eq!(
+                built.map_err(|error| error.is_config()).map(drop),
+                if is_accepted { Ok(()) } else { Err(true) }
+            );
+        }
     });
 }
 

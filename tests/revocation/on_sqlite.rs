@@ -164,7 +164,8 @@ fn what_is_no_log_is_left_alone() {
         let newer = folder.path().join("newer.db");
         drop(Revocations::sqlite(&newer).await.unwrap());
         rusqlite::Connection::open(&newer).unwrap().execute_batch("PRAGMA user_version = 2").unwrap();
-        assert!(Revocations::sqlite(&newer).await.unwrap_err().is_config());
+        let error = Revocations::sqlite(&newer).await.unwrap_err();
+        assert!(error.is_config() && error.to_string().contains("another release"), "{error}");
         assert!(Revocations::sqlite(folder.path().join("no/such/folder.db")).await.unwrap_err().is_config());
     });
 }
@@ -247,6 +248,46 @@ fn what_is_revoked_after_a_restore_ends_sessions_from_any_number_of_openings_bef
             assert_eq!(site.refusal(&bob).await, Some(Refusal::Revoked), "visit {visit}");
         }
         assert!(site.accepts(&site.logged_in("bob").await).await);
+    });
+}
+
+#[test]
+fn what_is_old_is_deleted_and_what_is_young_is_kept() {
+    let folder = Folder::new();
+    block_on(async {
+        let log = SqliteLog::open(folder.file()).await.unwrap();
+        let shell = rusqlite::Connection::open(folder.file()).unwrap();
+        for _ in 0..2_500 {
+            shell.execute("INSERT INTO revocation (written, value) VALUES (1, zeroblob(25))", ()).unwrap();
+        }
+        let young =
+            log.append(vec![Revocation::from_bytes(&[1; Revocation::LEN]).unwrap()], 0).await.unwrap();
+        log.trim(Duration::from_secs(1_000)).await.unwrap();
+        let page = log.read(0, Duration::ZERO).await.unwrap();
+        assert_eq!(page.entries.iter().map(|entry| entry.position).collect::<Vec<_>>(), [young]);
+    });
+}
+
+/// A position of one file means nothing in another.
+#[test]
+fn each_file_counts_in_an_incarnation_of_its_own() {
+    let (one, two) = (Folder::new(), Folder::new());
+    block_on(async {
+        let incarnation = async |folder: &Folder| SqliteLog::open(folder.file()).await.unwrap().incarnation();
+        let first = incarnation(&one).await;
+        assert_eq!(incarnation(&one).await, first);
+        assert_ne!(incarnation(&two).await, first);
+    });
+}
+
+#[test]
+fn a_new_file_that_stays_locked_is_not_waited_for_without_end() {
+    let folder = Folder::new();
+    block_on(async {
+        let other = rusqlite::Connection::open(folder.file()).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        assert!(SqliteLog::open(folder.file()).await.err().is_some_and(|error| error.is_unavailable()));
+        other.execute_batch("ROLLBACK").unwrap();
     });
 }
 

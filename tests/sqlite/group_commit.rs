@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use hyper_session::SqliteStore;
+use hyper_session::store::sqlite::Synchronous;
 use hyper_session::store::{Backend, Replaced};
 
 use crate::contract::block_on;
@@ -39,6 +40,22 @@ fn changes_that_came_in_together_share_a_commit() {
     // The first may have been in a group of its own.
     assert!(commits(&store) <= 2, "{}", commits(&store));
     assert_eq!(store.backend().stats().changes, 64);
+}
+
+/// If it were copied too rarely, it would take the room of the disk. If it were copied after each change, changes would be slow.
+#[test]
+fn the_write_ahead_log_is_copied_back_after_a_thousand_changes() {
+    let folder = Folder::new();
+    let store = folder.builder().synchronous(Synchronous::Normal).open().unwrap();
+    let log = || std::fs::metadata(folder.path().join("sessions.db-wal")).unwrap().len();
+    let create = |number| {
+        assert!(block_on(store.backend().create(id(number), entry(vec![1; 300]), NOW)).unwrap());
+    };
+    (0..900).for_each(create);
+    let before = log();
+    assert!(before > 900 * 4_096, "each change is in it: {before}");
+    (900..4_000).for_each(create);
+    assert!(log() < 3 * before, "it began again: {} after {before}", log());
 }
 
 #[test]

@@ -39,6 +39,8 @@ fn nothing_is_acknowledged_that_a_later_process_would_not_find() {
         fs::rename(folder.file(), &elsewhere).unwrap();
         assert!(is_moved(&block_on(backend.delete(id(1))).unwrap_err()));
         assert!(is_moved(&block_on(backend.create(id(2), entry("lost"), NOW)).unwrap_err()));
+        let stats = backend.stats();
+        assert_eq!((stats.changes, stats.failures), (1, 2));
         assert!(is_moved(&failed_read(backend)));
 
         fs::write(folder.file(), "another file").unwrap();

@@ -38,7 +38,7 @@ fn options_that_make_no_sense_are_refused() {
         refused(open(Path::new(path)), "MemoryStore");
     }
     refused(open(folder.path()), "folder");
-    refused(open(&folder.path().join("missing/sessions.db")), "does not exist");
+    refused(open(&folder.path().join("missing/sessions.db")), "the folder of the session file");
     assert_eq!(
         folder.names(),
         ["sessions.db", "sessions.db-lock", "sessions.db-next"],

@@ -256,9 +256,10 @@ mod tests {
         assert_eq!(seen(&cache), None);
         late.keep(version(1), 100);
         assert_eq!(seen(&cache), None, "the answer is from before the change");
-        drop(cache.writing(ID));
         cache.ticket(ID, &lease).keep(version(2), 100);
         assert_eq!(seen(&cache), Some(2));
+        drop(cache.writing(ID));
+        assert_eq!(seen(&cache), None, "this process wrote it");
     }
 
     #[test]
@@ -287,6 +288,29 @@ mod tests {
         assert!(cache.get(second).is_some());
         let figures = cache.figures();
         assert_eq!((figures.entries, figures.emptied), (1, 1));
+    }
+
+    /// Ids that share a stripe wait for each other, and a change of one voids the tickets of all.
+    #[test]
+    fn ids_are_spread_over_all_stripes() {
+        let cache = RecordCache::new(1 << 20);
+        let stripes: std::collections::HashSet<usize> = (0..=u16::MAX)
+            .map(|number| {
+                let id = EntryId::from_bytes((u128::from(number) << 112).to_be_bytes());
+                std::ptr::from_ref(cache.stripe(id)).addr()
+            })
+            .collect();
+        assert_eq!(stripes.len(), STRIPES);
+    }
+
+    #[test]
+    fn loads_are_counted_by_what_answered_them() {
+        let cache = RecordCache::new(1 << 20);
+        for (number, hit) in [(1, true), (2, true), (3, false), (1, true)] {
+            cache.count(EntryId::from_bytes([number; 16]), hit);
+        }
+        let figures = cache.figures();
+        assert_eq!((figures.hits, figures.misses, figures.entries, figures.emptied), (3, 1, 0, 0));
     }
 
     #[test]

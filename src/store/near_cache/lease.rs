@@ -74,4 +74,19 @@ mod tests {
         lease.extend(epoch, start + 9 * second);
         assert!(!lease.covers(start), "an answer from before the end extends nothing");
     }
+
+    #[test]
+    fn a_lease_that_is_renewed_goes_on_in_another_epoch() {
+        let lease = Lease::new();
+        let (start, second) = (lease.base, Duration::from_secs(1));
+        let epoch = lease.epoch();
+        lease.extend(epoch, start + second);
+        lease.renew();
+        assert_ne!(lease.epoch(), epoch);
+        assert!(lease.covers(start));
+        lease.extend(epoch, start + 9 * second);
+        assert!(!lease.covers(start + second), "an answer from before it extends nothing");
+        lease.extend(lease.epoch(), start + 9 * second);
+        assert!(lease.covers(start + second));
+    }
 }

@@ -83,3 +83,17 @@ impl Default for NearCache {
         Self::new()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_at_their_limits_are_accepted() {
+        let staleness =
+            |millis| NearCache::new().max_staleness(Duration::from_millis(millis)).check().is_ok();
+        assert_eq!([9, 10, 10_000, 10_001].map(staleness), [false, true, true, false]);
+        let bytes = |bytes| NearCache::new().max_bytes(bytes).check().is_ok();
+        assert_eq!([0, (1 << 20) - 1, 1 << 20, u64::MAX].map(bytes), [false, false, true, true]);
+    }
+}

@@ -265,3 +265,37 @@ impl Tracking {
 fn is_of_master(reply: &Value) -> bool {
     greeting(reply).role.is_none_or(|role| role == "master")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(text: &str) -> Value {
+        Value::BulkString(text.as_bytes().to_vec())
+    }
+
+    /// The prefix of another application may begin with that of this one.
+    #[test]
+    fn a_report_names_an_entry_by_its_whole_key() {
+        let tracking = Tracking {
+            cache: Arc::new(RecordCache::new(1 << 20)),
+            prefix: "shop:".to_owned(),
+            max_staleness: Duration::ZERO,
+            patience: Duration::ZERO,
+            connect_timeout: Duration::ZERO,
+        };
+        let id = EntryId::from_bytes([7; 16]);
+        assert!(tracking.entry_of(&text(&format!("shop:{id}"))) == Some(id));
+        for other in [format!("shop:eu:{id}"), format!("sho:{id}"), id.to_string(), "shop:".to_owned()] {
+            assert!(tracking.entry_of(&text(&other)).is_none(), "{other}");
+        }
+        assert!(tracking.entry_of(&Value::Int(7)).is_none());
+    }
+
+    #[test]
+    fn a_replica_does_not_vouch_for_what_was_read() {
+        let role = |role| Value::Map(vec![(text("role"), text(role))]);
+        assert_eq!([role("master"), role("replica")].map(|reply| is_of_master(&reply)), [true, false]);
+        assert!(is_of_master(&Value::Nil), "the reply of another command");
+    }
+}

@@ -140,13 +140,64 @@ impl fmt::Debug for Sqlite {
 #[cfg(test)]
 mod tests {
     use std::pin::pin;
-    use std::task::{Context, Poll, Waker};
+    use std::task::{Context, Poll, Wake, Waker};
     use std::time::Duration;
 
     use super::super::queue::Taken;
     use super::*;
     use crate::SqliteStore;
     use crate::clock::{Clock, SystemClock};
+
+    /// Wakes the thread that waits for a future.
+    struct Unpark(thread::Thread);
+
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+
+    fn block_on<F: Future>(future: F) -> F::Output {
+        let waker = Arc::new(Unpark(thread::current())).into();
+        let mut future = pin!(future);
+        loop {
+            match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+                Poll::Ready(output) => return output,
+                Poll::Pending => thread::park(),
+            }
+        }
+    }
+
+    /// A session list that was written under a higher limit is flagged and shrinks.
+    #[test]
+    fn a_value_beyond_the_limit_is_replaced_by_one_that_is_not_longer() {
+        let folder = std::env::temp_dir().join(format!("hyper-session-longer-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let builder = SqliteStore::builder(folder.join("sessions.db")).busy_timeout(Duration::from_secs(120));
+        let mut sqlite = builder.kind.open().unwrap();
+        let now = SystemClock.now();
+        let id = EntryId::from_bytes([7; 16]);
+        let stored = |len| Stored {
+            value: Bytes::from(vec![7; len]),
+            expires: now.saturating_add(Duration::from_secs(3_600)),
+        };
+        assert!(block_on(sqlite.create(id, stored(100), now)).unwrap());
+        sqlite.max_entry_len = 50;
+        for (from, to, fits) in
+            [(100, 101, false), (100, 100, true), (100, 99, true), (99, 50, true), (50, 51, false)]
+        {
+            let replaced = block_on(sqlite.replace(id, stored(from).value, Some(stored(to)), now));
+            match replaced {
+                Ok(replaced) => assert!(fits && replaced == Replaced::Done, "{from} to {to}"),
+                Err(error) => assert!(!fits && error.is_too_large(), "{from} to {to}"),
+            }
+        }
+        let other = EntryId::from_bytes([8; 16]);
+        assert!(block_on(sqlite.create(other, stored(51), now)).unwrap_err().is_too_large());
+        assert!(block_on(sqlite.create(other, stored(50), now)).unwrap());
+        drop(sqlite);
+        std::fs::remove_dir_all(folder).unwrap();
+    }
 
     /// The reading connections of a forked process are those of the process that it was forked from.
     #[test]

@@ -103,3 +103,42 @@ impl From<Failure> for Error {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::ffi;
+
+    use super::*;
+
+    #[test]
+    fn each_code_of_sqlite_is_the_failure_that_it_stands_for() {
+        for (code, failure) in [
+            (ffi::SQLITE_BUSY, Failure::Locked),
+            (ffi::SQLITE_LOCKED, Failure::Locked),
+            (ffi::SQLITE_FULL, Failure::Full),
+            (ffi::SQLITE_READONLY, Failure::ReadOnly),
+            (ffi::SQLITE_CORRUPT, Failure::Damaged),
+            (ffi::SQLITE_NOTADB, Failure::NotADatabase),
+            (ffi::SQLITE_CANTOPEN, Failure::CannotOpen),
+            (ffi::SQLITE_PERM, Failure::CannotOpen),
+            (ffi::SQLITE_IOERR_FSYNC, Failure::Io(ffi::SQLITE_IOERR_FSYNC)),
+            (ffi::SQLITE_TOOBIG, Failure::TooLarge),
+            (ffi::SQLITE_CONSTRAINT, Failure::Other(ffi::SQLITE_CONSTRAINT)),
+        ] {
+            let error = rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
+            assert_eq!(Failure::of(&error), failure, "{code}");
+        }
+        assert_eq!(Failure::of(&rusqlite::Error::InvalidQuery), Failure::Damaged, "a row of other types");
+    }
+
+    #[test]
+    fn only_an_entry_that_is_too_long_is_never_read_later() {
+        for (failure, unreadable) in
+            [(Failure::TooLarge, true), (Failure::Full, false), (Failure::Other(1), false)]
+        {
+            let error = Error::from(failure);
+            assert!(error.is_unavailable());
+            assert_eq!(error.is_unreadable(), unreadable);
+        }
+    }
+}

@@ -303,13 +303,7 @@ impl WriterOptions {
     }
 
     fn open(self, path: &Path, counters: Arc<Counters>) -> Result<Writer, Error> {
-        let lock = ProcessLock::open(path).map_err(|(file, error)| match no_access(&file, &error) {
-            full if full.is_unavailable() => full,
-            _ => Error::config(format!(
-                "{file:?} cannot be created or opened: {error}. All processes that share the session file lock this file, so let \
-                 this process write it"
-            )),
-        })?;
+        let lock = ProcessLock::open(path).map_err(|(file, error)| no_lock(&file, &error))?;
         let held = lock.acquire().map_err(|error| {
             Error::config(format!(
                 "the file system of {path:?} has no flock ({error}): put the file on a local disk"
@@ -354,6 +348,17 @@ fn create(path: &Path) -> Result<PathBuf, Error> {
     })
 }
 
+/// Returns the error for a file of the lock between processes.
+fn no_lock(file: &Path, error: &io::Error) -> Error {
+    match no_access(file, error) {
+        full if full.is_unavailable() => full,
+        _ => Error::config(format!(
+            "{file:?} cannot be created or opened: {error}. All processes that share the session file lock this file, so let \
+             this process write it"
+        )),
+    }
+}
+
 fn no_access(path: &Path, error: &io::Error) -> Error {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Failure::Full.into(),
@@ -367,5 +372,49 @@ fn no_access(path: &Path, error: &io::Error) -> Error {
 impl fmt::Debug for SqliteOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SqliteOptions").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_at_their_limits_are_accepted() {
+        let accepts = |set: &dyn Fn(Builder<SqliteOptions>) -> Builder<SqliteOptions>| {
+            set(SqliteStore::builder("sessions.db")).kind.check().is_ok()
+        };
+        let threads = |threads| accepts(&|builder| builder.read_threads(threads));
+        assert_eq!([0, 256, 257].map(threads), [true, true, false]);
+        let len = |len| accepts(&|builder| builder.max_entry_len(len));
+        assert_eq!([0, 1, 999_999_872, 999_999_873].map(len), [false, true, true, false]);
+        let least = Duration::from_nanos(1);
+        assert_eq!(
+            [Duration::ZERO, least].map(|time| accepts(&|builder| builder.busy_timeout(time))),
+            [false, true]
+        );
+        assert_eq!(
+            [Duration::ZERO, least].map(|time| accepts(&|builder| builder.sweep_interval(time))),
+            [false, true]
+        );
+    }
+
+    #[test]
+    fn an_error_of_the_system_is_a_mistake_unless_the_disk_is_full() {
+        let path = Path::new("sessions.db");
+        for (kind, said) in [
+            (io::ErrorKind::StorageFull, None),
+            (io::ErrorKind::QuotaExceeded, None),
+            (io::ErrorKind::NotFound, Some("the folder")),
+            (io::ErrorKind::PermissionDenied, Some("cannot be created or opened")),
+        ] {
+            let error = no_access(path, &io::Error::from(kind));
+            assert_eq!(error.is_config(), said.is_some(), "{kind:?}");
+            assert_eq!(error.is_unavailable(), said.is_none(), "{kind:?}");
+            assert!(said.is_none_or(|said| error.to_string().contains(said)), "{error}");
+            let error = no_lock(path, &io::Error::from(kind));
+            assert_eq!(error.is_unavailable(), said.is_none(), "{kind:?}");
+            assert_eq!(error.is_config() && error.to_string().contains("lock this file"), said.is_some());
+        }
     }
 }

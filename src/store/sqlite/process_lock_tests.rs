@@ -88,3 +88,16 @@ fn one_process_writes_at_a_time() {
     assert_eq!(total.into_inner(), 800);
     remove(&path);
 }
+
+/// Another process may create the file between two steps. Here, a link does so that leads nowhere: it cannot be opened, and no
+/// new file can be created under its name.
+#[test]
+fn a_file_that_came_meanwhile_is_opened() {
+    let path = path();
+    let mut name = path.as_os_str().to_owned();
+    name.push("-next");
+    std::os::unix::fs::symlink("/no/such/folder/file", &name).unwrap();
+    let (file, error) = ProcessLock::open(&path).err().unwrap();
+    assert_eq!((file, error.kind()), (PathBuf::from(name), io::ErrorKind::NotFound));
+    remove(&path);
+}

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::thread;
 
@@ -41,6 +42,22 @@ fn jobs_are_taken_in_order_and_each_caller_gets_its_own_answer() {
     queue.answer([(last[0].0, Ok(30)), (first[0].0, Err(Failure::Full))]);
     assert_eq!(poll(one.as_mut()), Poll::Ready(Err(Failure::Full)));
     assert_eq!(poll(three.as_mut()), Poll::Ready(Ok(30)));
+    assert!(queue.state().replies.is_empty(), "nothing is kept of what was answered");
+}
+
+#[test]
+fn a_worker_that_is_stuck_holds_up_no_caller_of_a_queue_that_closes() {
+    let queue = Arc::new(Numbers::new(Duration::from_millis(1)));
+    let worker = queue.worker();
+    let call = queue.push(1, 0).unwrap();
+    queue.close();
+    let watch = {
+        let queue = Arc::clone(&queue);
+        thread::spawn(move || queue.watch())
+    };
+    assert_eq!(call.blocking_recv().unwrap(), Err(Failure::TimedOut));
+    drop(worker);
+    watch.join().unwrap();
 }
 
 #[test]
@@ -140,6 +157,25 @@ fn a_closed_queue_has_its_jobs_done_first() {
     assert_eq!(jobs(worker.queue().take(10, None)).len(), 1);
     assert!(matches!(worker.queue().take(10, None), Taken::Closed));
     assert!(matches!(Numbers::new(LONG).take(1, Some(Duration::ZERO)), Taken::Idle));
+}
+
+#[test]
+fn closing_waits_for_the_workers_and_not_for_longer_than_a_job_may_take() {
+    let queue = Arc::new(Numbers::new(LONG));
+    let worker = queue.worker();
+    let is_gone = AtomicBool::new(false);
+    queue.close();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            is_gone.store(true, Ordering::SeqCst);
+            drop(worker);
+        });
+        queue.wait_for_workers();
+        assert!(is_gone.load(Ordering::SeqCst));
+    });
+    let queue = Arc::new(Numbers::new(Duration::from_millis(1)));
+    let _worker = queue.worker();
+    queue.wait_for_workers();
 }
 
 /// A process that was forked has the queue, and neither its workers nor its watch.

@@ -161,3 +161,69 @@ pub(super) enum Reading {
     /// In separate threads.
     Threads(Arc<Queue<Read, Option<Stored>>>),
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::path::Path;
+
+    use super::super::schema::open_writer;
+    use super::super::synchronous::Synchronous;
+    use super::*;
+
+    fn readers() -> Readers {
+        Readers::new(Opening {
+            path: PathBuf::new(),
+            file: FileIdentity::of(Path::new("")),
+            busy_timeout: Duration::ZERO,
+            max_entry_len: 1,
+        })
+    }
+
+    /// Threads that shared a connection would wait for each other.
+    #[test]
+    fn threads_are_spread_over_the_connections() {
+        let readers = readers();
+        let own = || std::ptr::from_ref::<Option<Reader>>(&readers.slot().unwrap()).addr();
+        assert_eq!(own(), own(), "a thread keeps its connection");
+        let used: HashSet<usize> =
+            (0..256).map(|_| std::thread::scope(|scope| scope.spawn(own).join().unwrap())).collect();
+        // Threads of other tests have numbers, too.
+        assert!(used.len() * 2 > readers.slots.len(), "{} of {}", used.len(), readers.slots.len());
+    }
+
+    #[test]
+    fn a_connection_in_use_is_passed_over_while_there_is_a_free_one() {
+        let readers = readers();
+        let held: Vec<_> = (0..readers.slots.len()).map(|_| readers.slot().unwrap()).collect();
+        let used: HashSet<usize> =
+            held.iter().map(|slot| std::ptr::from_ref::<Option<Reader>>(slot).addr()).collect();
+        assert_eq!(used.len(), readers.slots.len());
+    }
+
+    #[test]
+    fn a_connection_looks_for_its_file_ten_times_a_second() {
+        let folder = std::env::temp_dir().join(format!("hyper-session-look-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("sessions.db");
+        std::fs::write(&path, "").unwrap();
+        let patience = Duration::from_secs(120);
+        let writer = open_writer(&path, Synchronous::Normal, patience, 1_000).unwrap();
+        let file = FileIdentity::of(&path);
+        let opening = Opening { path: path.clone(), file, busy_timeout: patience, max_entry_len: 1_000 };
+        let mut reader: Option<Reader> = None;
+        let mut read_when = |checked: Option<Instant>| {
+            if let (Some(reader), Some(checked)) = (&mut reader, checked) {
+                reader.checked = checked;
+            }
+            opening.read(&mut reader, Read { id: [7; 16], now: Timestamp::from_unix(1), is_list: false })
+        };
+        assert_eq!(read_when(None), Ok(None));
+        std::fs::rename(&path, folder.join("moved.db")).unwrap();
+        let now = Instant::now();
+        assert_eq!(read_when(now.checked_add(Duration::from_secs(3_600))), Ok(None));
+        assert_eq!(read_when(now.checked_sub(CHECK_EVERY)), Err(Failure::Moved));
+        drop(writer);
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+}

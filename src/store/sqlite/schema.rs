@@ -172,3 +172,44 @@ pub(super) fn timestamp(seconds: i64) -> Timestamp {
         seconds => Timestamp::from_unix(u64::try_from(seconds).unwrap_or(0)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::ErrorCode;
+
+    use super::*;
+
+    #[test]
+    fn moments_are_read_as_they_were_written_up_to_the_last_one() {
+        for moment in [0, 1, 1_800_000_000, i64::MAX as u64 - 1, u64::MAX].map(Timestamp::from_unix) {
+            assert_eq!(timestamp(seconds(moment)), moment);
+        }
+        assert_eq!(timestamp(-1), Timestamp::from_unix(0), "it has expired");
+    }
+
+    /// A damaged file could name any length, for which memory would be allocated.
+    #[test]
+    fn connections_refuse_rows_that_are_longer_than_any_entry() {
+        let folder = std::env::temp_dir().join(format!("hyper-session-rows-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("sessions.db");
+        std::fs::write(&path, "").unwrap();
+        let patience = Duration::from_secs(120);
+        for (max_entry_len, longest) in [(1, LONGEST_LIST + ROW), (2 * LONGEST_LIST, 2 * LONGEST_LIST + ROW)]
+        {
+            let writer = open_writer(&path, Synchronous::Normal, patience, max_entry_len).unwrap();
+            let reader = open_reader(&path, patience, max_entry_len).unwrap();
+            let cache: i32 = reader.pragma_query_value(None, "cache_size", |row| row.get(0)).unwrap();
+            assert_eq!(cache, -8_192, "in KiB");
+            for connection in [writer, reader] {
+                let of = |len: usize| {
+                    let len = i64::try_from(len).unwrap();
+                    connection.query_row("SELECT length(zeroblob(?1))", [len], |row| row.get::<_, i64>(0))
+                };
+                assert!(of(longest).is_ok());
+                assert_eq!(of(longest + 1).unwrap_err().sqlite_error_code(), Some(ErrorCode::TooBig));
+            }
+        }
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+}

@@ -352,3 +352,7 @@ fn live<'r>(
         other => Err(rusqlite::Error::InvalidColumnType(2, "value".to_owned(), other.data_type())),
     }
 }
+
+#[cfg(test)]
+#[path = "writer_tests.rs"]
+mod tests;
