@@ -334,6 +334,50 @@ fn the_later_position_of_a_login_counts() {
 }
 
 #[test]
+fn a_visitor_s_session_keeps_the_labels_and_the_name_of_their_subject() {
+    use super::super::key::SUBJECT;
+    let subject = rmp_serde::to_vec("ada").unwrap();
+    let (stored, own) = (encoded(1), encoded(2));
+    let payload = |labels: Option<&Bytes>| {
+        let values = [(LABELS, labels.map(|labels| &**labels)), (SUBJECT, Some(&*subject))];
+        Payload::merge(None, values.into_iter()).unwrap()
+    };
+    let ada = payload(None).lineage().owner;
+    assert!(ada.is_some());
+    for (labels, in_log, kept) in [
+        (Some(&stored), None, Some(&stored)),
+        (Some(&stored), Some(&own), Some(&own)),
+        (None, Some(&own), Some(&own)),
+        (None, None, None),
+    ] {
+        let mut log = Changes::default();
+        log.clear();
+        if let Some(labels) = in_log {
+            log.put(LABELS, Some(labels.clone()), None);
+        }
+        log.put("a", Some(encoded(3)), None);
+        log.begin_visitors_session(&payload(labels));
+        assert!(log.restarts() && log.begins_anew() && !log.logs_in());
+        let begun = log.apply(Some(&payload(labels))).unwrap();
+        assert_eq!(begun.get(LABELS).as_ref(), kept);
+        assert!(begun.get(SUBJECT).is_none() && begun.get("a").is_some());
+        let owner = ada.filter(|_| kept.is_some());
+        assert_eq!(log.labels_of(), owner);
+        // A save that failed is tried again, before or after further changes.
+        let mut clear = Changes::default();
+        clear.clear();
+        let another = [7; 16];
+        let others = Changes { labels_of: Some(another), ..clear.clone() };
+        assert_eq!(log.then(&Changes::default()).labels_of(), owner);
+        assert_eq!(log.then(&clear).labels_of(), owner);
+        assert!(log.then(&clear).restarts());
+        assert_eq!(log.then(&others).labels_of(), Some(another));
+        log.restart();
+        assert_eq!(log.labels_of(), None, "the labels have ended with the session");
+    }
+}
+
+#[test]
 fn debug_shows_keys_and_no_values() {
     let mut log = Changes::default();
     log.put("pin", Some(rmp_serde::to_vec("hunter2").unwrap().into()), None);

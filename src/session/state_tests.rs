@@ -464,3 +464,146 @@ fn regenerate_of_a_stored_session_leaves_it_stored() {
     state.put("c", Some(one()));
     assert_eq!(commit(&mut state, GOES_ON).outcome, Outcome::Keep);
 }
+
+/// A stored session with a value under each of these keys, which are in order.
+fn stored_with(keys: &[&str]) -> State {
+    let payload = Payload::merge(None, keys.iter().map(|key| (*key, Some(&b"\xa1a"[..])))).unwrap();
+    let time = Timestamp::from_unix;
+    let record = Record::new(SessionId::from_bytes([1; 16]), time(10), time(20), payload, Origin::native(false));
+    State::new(Some(record), Former::None, Reply::Nothing)
+}
+
+/// Commits what was asked for, with this result of the store. Returns what was decided, and whether a session has ended, and by a
+/// logout.
+fn commit_with(state: &mut State, saved: Saved) -> (Outcome, [bool; 2]) {
+    let outcome = commit(state, GOES_ON).outcome;
+    drop(state.commit_done(Some(saved)));
+    (outcome, [state.was_ended_by_handler(), state.was_logged_out()])
+}
+
+fn saved() -> Saved {
+    Saved::Stored { record: record(2), token: SecretText::new(Bytes::from_static(b"token")), conflicts: 0 }
+}
+
+#[test]
+fn a_handler_logs_out_if_it_ends_more_than_a_notice_or_a_visitor_s_session() {
+    use super::super::key::{FLASH, LIFETIME, SUBJECT};
+    use Outcome::{Destroy, Regenerate, Save};
+    let notice = &*format!("{FLASH}notice");
+    let value: Wish = |state| {
+        state.clear();
+        state.put("b", Some(one()));
+    };
+    let login: Wish = |state| {
+        state.clear();
+        state.login(SUBJECT, one(), None).unwrap();
+    };
+    let shown: Wish = |state| state.put(&format!("{FLASH}notice"), None);
+    let last: Wish = |state| state.put("a", None);
+    let clear: Wish = State::clear;
+    let [.., regenerate, destroy] = WISHES;
+    let (goes_on, quietly, logout) = ([false, false], [true, false], [true, true]);
+    let removed: fn() -> Saved = || Saved::Removed;
+    let ended: fn() -> Saved = || Saved::Ended;
+    let stored: fn() -> Saved = saved;
+    for (number, (keys, wish, outcome, result, end)) in [
+        (&["a"][..], value, Save, stored, goes_on),
+        (&[SUBJECT, "a"], value, Regenerate, stored, logout),
+        (&[LIFETIME, "a"], value, Regenerate, stored, quietly),
+        (&[LIFETIME, SUBJECT], value, Regenerate, stored, logout),
+        (&[SUBJECT, "a"], value, Regenerate, ended, goes_on),
+        (&[SUBJECT, "a"], login, Regenerate, stored, goes_on),
+        (&[SUBJECT, "a"], regenerate, Regenerate, stored, goes_on),
+        (&["a"], BOTH, Regenerate, stored, logout),
+        (&["a"], destroy, Destroy, removed, logout),
+        (&["a"], last, Save, removed, logout),
+        (&[notice], clear, Destroy, removed, logout),
+        (&[notice], shown, Save, removed, quietly),
+        (&[LIFETIME, notice], shown, Save, removed, quietly),
+        (&[SUBJECT, notice], regenerate, Regenerate, removed, logout),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut state = stored_with(keys);
+        wish(&mut state);
+        assert_eq!(commit_with(&mut state, result()), (outcome, end), "row {number}");
+    }
+}
+
+/// Of several ends in one request, the strongest counts.
+#[test]
+fn a_logout_is_one_whatever_ends_before_and_after_it() {
+    use super::super::key::FLASH;
+    let notice = || format!("{FLASH}notice");
+    let mut state = stored_with(&[&notice()]);
+    state.put(&notice(), None);
+    assert_eq!(commit_with(&mut state, Saved::Removed), (Outcome::Save, [true, false]));
+    state.put("a", Some(one()));
+    assert_eq!(commit_with(&mut state, saved()), (Outcome::Save, [true, false]));
+    state.destroy();
+    assert_eq!(commit_with(&mut state, Saved::Removed), (Outcome::Destroy, [true, true]));
+    state.put(&notice(), Some(one()));
+    let State { base, .. } = stored_with(&[&notice()]);
+    let token = SecretText::new(Bytes::from_static(b"token"));
+    let stored = Saved::Stored { record: base.unwrap(), token, conflicts: 0 };
+    assert_eq!(commit_with(&mut state, stored), (Outcome::Save, [true, true]));
+    state.put(&notice(), None);
+    assert_eq!(commit_with(&mut state, Saved::Removed), (Outcome::Save, [true, true]));
+}
+
+/// A handler that writes to a key again corrects the save that failed, which is then tried again as a whole.
+#[test]
+fn a_change_of_a_key_repeats_the_save_of_it_that_failed_and_another_change_does_not() {
+    let step: fn() -> UpdateStep = || Arc::new(|_| Ok(Some(one())));
+    let changes: [fn(&mut State, &str, UpdateStep); 4] = [
+        |state, key, _| state.put(key, Some(one())),
+        |state, key, step| state.update(key, step, one()),
+        |state, key, _| state.force(key, Some(one())),
+        |state, key, _| state.login(key, one(), None).unwrap(),
+    ];
+    for (number, change) in changes.into_iter().enumerate() {
+        for (key, told, repeats) in [("k", true, true), ("other", true, false), ("other", false, true)] {
+            let mut state = stored();
+            fail(&mut state, |state| {
+                state.put("k", Some(Bytes::from_static(b"\x02")));
+                state.put("x", Some(one()));
+            });
+            if told {
+                state.failure_was_told();
+            }
+            change(&mut state, key, step());
+            let (last, leftovers) = state.begin_commit(Disposition::Accept, true, |_| GOES_ON);
+            drop(leftovers);
+            let has_both = matches!(last.changes.get("x"), Lookup::Value(_));
+            assert_eq!(has_both, repeats, "change {number} of {key}, told: {told}");
+        }
+    }
+}
+
+/// After another request has ended the session.
+#[test]
+fn an_ended_session_is_followed_by_one_that_the_handler_or_another_service_begins() {
+    let ended = || {
+        let mut state = stored();
+        state.put("b", Some(one()));
+        assert_eq!(commit_with(&mut state, Saved::Ended), (Outcome::Save, [false, false]));
+        state
+    };
+    let destroyed: fn(&mut State) = |state| {
+        state.destroy();
+        assert_eq!(commit(state, GOES_ON).outcome, Outcome::Keep);
+        drop(state.commit_done(None));
+        assert!(state.was_logged_out());
+    };
+    let continued: fn(&mut State) = |state| {
+        assert_eq!(state.go_on_from(record(2), None, true), Continued::Yes { lost: None });
+    };
+    for (follow, begins) in [(destroyed, true), (continued, true), (|_| {}, false)] {
+        let mut state = ended();
+        follow(&mut state);
+        state.put("c", Some(one()));
+        let commit = commit(&mut state, GOES_ON);
+        assert_eq!((commit.outcome == Outcome::Save, commit.dropped.is_none()), (begins, begins));
+    }
+}

@@ -169,6 +169,12 @@ mod tests {
         }
     }
 
+    #[test]
+    fn halved_pauses_are_half_as_long() {
+        let halved = Pauses { first: 4 * STEP, longest: 10 * STEP }.halved();
+        assert_eq!((halved.first, halved.longest), (2 * STEP, 5 * STEP));
+    }
+
     /// Counts its instances.
     struct Counted(Rc<Cell<usize>>);
 

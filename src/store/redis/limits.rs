@@ -51,6 +51,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_step_ends_after_both_timeouts_and_half_of_the_second_is_its_patience() {
+        let [checkout, command, both] = [300, 500, 800].map(Duration::from_millis);
+        let before = Instant::now();
+        let limits = Limits::of_step(checkout, command);
+        assert!((before + both..=Instant::now() + both).contains(&limits.deadline));
+        assert_eq!((limits.checkout, limits.patience), (checkout, Duration::from_millis(250)));
+    }
+
+    #[test]
     fn another_connection_has_the_patience_or_half_of_the_time() {
         let now = Instant::now();
         for (left, patience, expected) in [(1_000, 250, 750), (750, 250, 500), (400, 250, 200), (0, 250, 0)] {

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll, Waker};
 
-use super::super::conflict_queue::Conflicts;
+use super::super::conflict_queue::{ConflictQueues, Conflicts};
 use super::*;
 use crate::store::Memory;
 
@@ -160,6 +160,19 @@ fn t26_a_session_that_changes_all_the_time_is_ended() {
         assert!(run(store.inner.supersede(&base, NOW)).unwrap());
         assert!(!store.inner.backend.has(key_of(&base)));
     }
+}
+
+#[test]
+fn sessions_are_spread_over_the_queues_and_each_has_one() {
+    let queues = ConflictQueues::new();
+    let queue = |first: u8, last: u8| {
+        let mut id = [first; 16];
+        id[15] = last;
+        std::ptr::from_ref(queues.of(SessionId::from_bytes(id)))
+    };
+    let all: std::collections::BTreeSet<_> = (0..=255).map(|first| queue(first, 0)).collect();
+    assert_eq!(all.len(), 64);
+    assert!((0..=255).all(|first| queue(first, 0) == queue(first, 1)));
 }
 
 /// The backend answers none in time.
