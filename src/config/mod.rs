@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use self::lifetimes::TimeoutLimits;
+use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue, StatusCode, Uri};
 
 use crate::clock::{Clock, SystemClock, Timestamp};
@@ -205,9 +206,11 @@ impl DiscardRule {
     }
 }
 
+static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
 /// Returns true if the response consists of the trailers of a failed gRPC call. They are sent as headers, with status 200.
 fn is_grpc_failure(headers: &HeaderMap) -> bool {
-    headers.get("grpc-status").is_some_and(|code| code != "0")
+    headers.get(&GRPC_STATUS).is_some_and(|code| code != "0")
 }
 
 /// The checked options of a store. The builder of a store creates them.

@@ -87,8 +87,11 @@ impl Random for SystemRandom {
 /// A batch is uniformly random and used once, so its XOR with a value that does not depend on it is uniformly random, too.
 /// Two copies of one batch give the same nonce only for the same nanosecond and the same first bytes of an id.
 fn hedge(drawn: [u8; NONCE_LEN], nanoseconds: u64, subject: Subject) -> [u8; NONCE_LEN] {
+    let mut context = [0; NONCE_LEN];
+    let (moment, id) = context.split_at_mut(8);
+    moment.copy_from_slice(&nanoseconds.to_be_bytes());
+    id.copy_from_slice(&subject);
     let mut nonce = drawn;
-    let context = nanoseconds.to_be_bytes().into_iter().chain(subject);
     nonce.iter_mut().zip(context).for_each(|(byte, context)| *byte ^= context);
     nonce
 }

@@ -16,6 +16,8 @@ pub(crate) struct Connection {
     memo: Option<Memo>,
     /// A session in the memo may have ended.
     revocable: bool,
+    /// Services that are cloned for each request share it.
+    is_shared: bool,
 }
 
 impl Connection {
@@ -23,29 +25,27 @@ impl Connection {
     pub(crate) fn new(store: impl Store) -> Arc<Self> {
         let memo = store.config().settings.connection_memo.then(Memo::default);
         let revocable = !store.config().only_in_cookie;
-        Self::over(Arc::new(store), memo, revocable)
+        Arc::new(Self { store: Arc::new(store), memo, revocable, is_shared: false })
     }
 
     /// Creates a connection for services that are cloned for each request. A memo would be lost with each clone.
     #[cfg(any(feature = "tower", feature = "testing"))]
     pub(crate) fn without_memo(store: impl Store) -> Arc<Self> {
-        Self::over(Arc::new(store), None, false)
-    }
-
-    fn over(store: Arc<dyn Store>, memo: Option<Memo>, revocable: bool) -> Arc<Self> {
-        Arc::new(Self { store, memo, revocable })
+        Arc::new(Self { store: Arc::new(store), memo: None, revocable: false, is_shared: true })
     }
 
     /// Returns another connection to the same service. Nothing that one connection learned is used for another connection.
     pub(crate) fn another(self: &Arc<Self>) -> Arc<Self> {
-        match self.memo {
-            None => Arc::clone(self),
-            Some(_) => Arc::new(Self {
-                store: Arc::clone(&self.store),
-                memo: Some(Memo::default()),
-                revocable: self.revocable,
-            }),
+        if self.is_shared {
+            return Arc::clone(self);
         }
+        // Also without a memo: each request counts a reference to its connection, and processors must not share that count.
+        Arc::new(Self {
+            store: Arc::clone(&self.store),
+            memo: self.memo.as_ref().map(|_| Memo::default()),
+            revocable: self.revocable,
+            is_shared: false,
+        })
     }
 
     /// Returns true if both have the same store. Clones of a store share their options.
@@ -99,5 +99,35 @@ impl Connection {
         if let Some(memo) = &self.memo {
             memo.forget();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::AppKey;
+    use crate::CookieStore;
+
+    // Each request writes to the reference count of its connection, so connections on several processors must not share it.
+    #[test]
+    fn each_connection_has_a_reference_count_of_its_own() {
+        for memo in [true, false] {
+            let store =
+                CookieStore::builder(AppKey::generate().unwrap()).connection_memo(memo).build().unwrap();
+            let first = Connection::new(store);
+            let (second, third) = (first.another(), first.another());
+            for (one, other) in [(&first, &second), (&first, &third), (&second, &third)] {
+                assert!(!Arc::ptr_eq(one, other) && one.is_of_same_store(other), "{memo}");
+            }
+            assert_eq!((second.has_memo(), second.revocable), (memo, first.revocable));
+        }
+    }
+
+    #[cfg(any(feature = "tower", feature = "testing"))]
+    #[test]
+    fn services_that_are_cloned_for_each_request_share_a_connection() {
+        let store = CookieStore::builder(AppKey::generate().unwrap()).build().unwrap();
+        let first = Connection::without_memo(store);
+        assert!(Arc::ptr_eq(&first, &first.another()) && !first.has_memo());
     }
 }

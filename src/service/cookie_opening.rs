@@ -38,7 +38,9 @@ pub(super) struct OpenedCookies {
 
 pub(super) struct Candidate {
     pub(super) record: Record,
-    pub(super) assembly: Assembly,
+    assembly: Assembly,
+    /// It is from the connection memo.
+    recalled: bool,
     /// The retired name under which it came.
     pub(super) retired: Option<usize>,
 }
@@ -159,12 +161,13 @@ impl Slot {
                 break;
             }
             let token = found.token(&assembly, &mut joined);
-            let outcome = match name {
-                None => self.connection.recall(token, now).map(Ok),
+            let memo = match name {
+                None => self.connection.recall(token, now),
                 Some(_) => None,
             };
-            let outcome = match outcome {
-                Some(recalled) => recalled,
+            let recalled = memo.is_some();
+            let outcome = match memo {
+                Some(record) => Ok(record),
                 // A cookie store answers at once: that is not worth a future.
                 None => match self.ask_store(name, token, now).into_immediate() {
                     Ok(answer) => self.report_failure(answer)?,
@@ -186,7 +189,9 @@ impl Slot {
                 tries.signatures += 1;
             }
             let refusal = match outcome {
-                Ok(record) => return Ok(OpenedCookie::Opened(Candidate { record, assembly, retired: name })),
+                Ok(record) => {
+                    return Ok(OpenedCookie::Opened(Candidate { record, assembly, recalled, retired: name }));
+                }
                 Err(refusal) => refusal,
             };
             // Joined in another way, the token may be authentic. Any other reason holds for each token that begins the same
@@ -295,13 +300,13 @@ impl Slot {
         })
     }
 
-    /// Keeps the newest session in the connection memo.
+    /// Keeps the newest session in the connection memo, unless it is from there.
     fn remember(&self, candidates: &[Candidate], now: Timestamp) {
         if !self.connection.has_memo() {
             return;
         }
         let newest = candidates.iter().max_by_key(|candidate| candidate.record.recency());
-        if let Some(Candidate { record, assembly, retired: None }) = newest {
+        if let Some(Candidate { record, assembly, recalled: false, retired: None }) = newest {
             let mut joined = Vec::new();
             self.connection.opened(self.found.token(assembly, &mut joined), record, now);
         }

@@ -1,7 +1,7 @@
 //! The response headers for the session: `Vary`, `Cache-Control` and `Set-Cookie`. Pure functions.
 
 use http::HeaderMap;
-use http::header::{CACHE_CONTROL, HeaderName, HeaderValue, SET_COOKIE, VARY};
+use http::header::{CACHE_CONTROL, Entry, HeaderName, HeaderValue, SET_COOKIE, VARY};
 
 use crate::cookie::{CookieName, CookieTemplate, SetCookies, cookie_name_of, trim};
 
@@ -24,14 +24,17 @@ fn is_targeted(name: &HeaderName) -> bool {
 //= RFC 9110 section 12.5.5: "A list containing the member "*" signals that other aspects of the request might have
 //# played a role in selecting the response representation"
 pub(super) fn vary_on_cookie(headers: &mut HeaderMap) {
-    let says_so = headers
-        .get_all(VARY)
-        .iter()
-        .flat_map(|field| field.as_bytes().split(|&byte| byte == b','))
-        .map(trim)
-        .any(|member| member == b"*" || member.eq_ignore_ascii_case(b"cookie"));
-    if !says_so {
-        headers.append(VARY, HeaderValue::from_static("Cookie"));
+    let says_so = |field: &HeaderValue| {
+        let mut members = field.as_bytes().split(|&byte| byte == b',').map(trim);
+        members.any(|member| member == b"*" || member.eq_ignore_ascii_case(b"cookie"))
+    };
+    let cookie = HeaderValue::from_static("Cookie");
+    match headers.entry(VARY) {
+        Entry::Vacant(fields) => {
+            fields.insert(cookie);
+        }
+        Entry::Occupied(fields) if fields.iter().any(says_so) => {}
+        Entry::Occupied(mut fields) => fields.append(cookie),
     }
 }
 
@@ -44,11 +47,18 @@ pub(super) fn forbid_storing(headers: &mut HeaderMap) -> bool {
         headers.remove(name);
     }
     let replaced = !laxer.is_empty();
-    if says_no_store(headers, &CACHE_CONTROL) {
-        return replaced;
+    let no_store = HeaderValue::from_static("no-store");
+    match headers.entry(CACHE_CONTROL) {
+        Entry::Vacant(fields) => {
+            fields.insert(no_store);
+            replaced
+        }
+        Entry::Occupied(fields) if says_no_store(fields.iter()) => replaced,
+        Entry::Occupied(mut fields) => {
+            fields.insert(no_store);
+            true
+        }
     }
-    let present = headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    replaced || present.is_some()
 }
 
 /// The statement of a response about the session's cookie, before the session service has said anything.
@@ -123,12 +133,13 @@ pub(super) fn keep_session_lines(from: &HeaderMap, to: &mut HeaderMap) -> bool {
 /// Returns true if each cache has to obey `no-store`: beside `must-understand`, caches that know the status ignore it.
 //= RFC 9111 section 5.2.2.3: "When a cache that implements the must-understand directive receives a response that includes it,
 //# the cache SHOULD ignore the no-store directive if it understands and implements the status code's caching requirements"
-fn says_no_store(headers: &HeaderMap, name: &HeaderName) -> bool {
-    let says = |wanted: &[u8]| {
-        let mut fields = headers.get_all(name).iter().flat_map(|field| directives(field.as_bytes()));
-        fields.any(|(directive, _)| directive.eq_ignore_ascii_case(wanted))
-    };
-    says(b"no-store") && !says(b"must-understand")
+fn says_no_store<'a>(fields: impl Iterator<Item = &'a HeaderValue>) -> bool {
+    let (mut no_store, mut must_understand) = (false, false);
+    for (directive, _) in fields.flat_map(|field| directives(field.as_bytes())) {
+        no_store |= directive.eq_ignore_ascii_case(b"no-store");
+        must_understand |= directive.eq_ignore_ascii_case(b"must-understand");
+    }
+    no_store && !must_understand
 }
 
 /// Returns true if the caches that obey the targeted header `name` store nothing by it. To nginx, `X-Accel-Expires: 0` says so. In a
@@ -136,7 +147,7 @@ fn says_no_store(headers: &HeaderMap, name: &HeaderName) -> bool {
 /// `X-LiteSpeed-Cache-Control: private` stores a response for its user. `Surrogate-Control` and `Edge-Control` do not have that
 /// directive: it is ignored there.
 fn keeps_out(headers: &HeaderMap, name: &HeaderName) -> bool {
-    if says_no_store(headers, name) {
+    if says_no_store(headers.get_all(name).iter()) {
         return true;
     }
     if name == "x-accel-expires" {

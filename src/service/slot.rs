@@ -43,6 +43,8 @@ pub(super) struct Slot {
     /// The options say that this request came over plain http.
     pub(super) plain_http: bool,
     asked: AtomicBool,
+    /// The handler reads the session as one that is in use.
+    renews: AtomicBool,
     closed: AtomicBool,
     /// The response already contained a token of this store, and the session goes on from that.
     follows_response: AtomicBool,
@@ -111,6 +113,7 @@ impl Slot {
             only_looks,
             plain_http: plain_http.is_some(),
             asked: AtomicBool::new(false),
+            renews: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             follows_response: AtomicBool::new(false),
         }
@@ -122,7 +125,7 @@ impl Slot {
         self.note_asked();
         let loaded = self.look().await?;
         if renews && !self.only_looks {
-            loaded.session.request_renewal();
+            self.renews.store(true, Ordering::Relaxed);
         }
         // The response may have been sent meanwhile. It closes a session that it finds loaded. This closes one that was loaded
         // afterwards.
@@ -159,14 +162,13 @@ impl Slot {
         self.connection.config().now().max(loaded)
     }
 
-    /// Returns the standing of `record` at `now`, by the options. No renewal is due if the response already sets or removes the
-    /// cookie (`spoken_for`), or if it would cover a cookie that was not tried or did not come.
+    /// Returns the standing of `record` at `now`, by the options. No renewal is due if the handler did not read the session as one
+    /// in use, if the response already sets or removes the cookie (`spoken_for`), or if it would cover a cookie that was not tried
+    /// or did not come.
     pub(super) fn standing(&self, record: &Record, now: Timestamp, spoken_for: bool) -> Standing {
         let mut standing = self.connection.config().standing(record, now);
-        let never = matches!(self.loaded(), Some(Loaded { renewal: Renewal::Never, .. }));
-        if never || self.may_lack_cookie {
-            standing.renewal_due = false;
-        }
+        let never = self.loaded().is_some_and(|loaded| matches!(loaded.renewal, Renewal::Never));
+        standing.renewal_due &= self.renews.load(Ordering::Relaxed) && !never && !self.may_lack_cookie;
         if spoken_for {
             (standing.renewal_due, standing.expired) = (false, false);
         }
@@ -175,21 +177,21 @@ impl Slot {
 
     /// Notes that the session goes on from the token that the response already contains.
     pub(super) fn follow_response(&self) {
-        self.follows_response.store(true, Ordering::SeqCst);
+        self.follows_response.store(true, Ordering::Release);
     }
 
     pub(super) fn follows_response(&self) -> bool {
-        self.follows_response.load(Ordering::SeqCst)
+        self.follows_response.load(Ordering::Acquire)
     }
 
     /// Notes that the response depends on the session.
     pub(super) fn note_asked(&self) {
-        self.asked.store(true, Ordering::SeqCst);
+        self.asked.store(true, Ordering::Release);
     }
 
     /// Returns true if the handler asked for the session.
     pub(super) fn was_asked(&self) -> bool {
-        self.asked.load(Ordering::SeqCst)
+        self.asked.load(Ordering::Acquire)
     }
 
     pub(super) fn emit(&self, event: EventKind<'_>) {

@@ -1,5 +1,6 @@
 //! The changes of a handler: a log with one entry for each key, which can be applied to newer values than it was made on.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -339,21 +340,21 @@ impl Changes {
             .iter()
             .map(|(key, change)| {
                 let value = match change {
-                    Change::Set(value) => Some(value.clone()),
+                    Change::Set(value) => Some(Cow::Borrowed(value)),
                     Change::Delete => None,
-                    Change::Update { value, .. } if !rerun => Some(value.clone()),
+                    Change::Update { value, .. } if !rerun => Some(Cow::Borrowed(value)),
                     Change::Update { steps, .. } => {
                         let mut value = base.and_then(|base| base.get(key));
                         for step in steps {
                             value = step(value.as_deref())?.or(value);
                         }
-                        value
+                        value.map(Cow::Owned)
                     }
                 };
                 Ok((key, value))
             })
             .collect::<Result<SmallVec<[_; 4]>, Error>>()?;
-        Payload::merge(base, changes.iter().map(|(key, value)| (*key, value.as_deref())))
+        Payload::merge(base, changes.iter().map(|(key, value)| (*key, value.as_deref().map(AsRef::as_ref))))
     }
 
     /// Returns true if `later` must not be saved without this log, which could not be saved: it says whose session this is, and

@@ -23,12 +23,7 @@ impl Session {
 
     /// Returns the session as the store holds it, as far as this request knows.
     pub(crate) fn stored_record(&self) -> Option<Record> {
-        self.lock().base().cloned()
-    }
-
-    /// Notes that the session is in use: reading renews it, if that is due.
-    pub(crate) fn request_renewal(&self) {
-        self.lock().request_renewal();
+        self.read_state().base().cloned()
     }
 
     /// Returns true if flash values are plain values.
@@ -92,7 +87,7 @@ impl Session {
 
     /// Returns true if the session is read-only.
     pub(crate) fn is_closed(&self) -> bool {
-        self.lock().is_closed()
+        self.read_state().is_closed()
     }
 
     /// Decides what to commit, and returns all that the commit needs. [`commit_done`](Self::commit_done) or
@@ -150,12 +145,12 @@ impl Session {
 
     /// Returns true if the handler ended a session, and the store has acknowledged that.
     pub(crate) fn was_ended_by_handler(&self) -> bool {
-        self.lock().was_ended_by_handler()
+        self.read_state().was_ended_by_handler()
     }
 
     /// Returns true if the browser should delete the data of the session, because the handler ended more than its flash values.
     pub(crate) fn was_logged_out(&self) -> bool {
-        self.lock().was_logged_out()
+        self.read_state().was_logged_out()
     }
 
     /// Takes the pending reply. The caller must send it.

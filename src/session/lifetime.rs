@@ -200,7 +200,7 @@ impl Session {
 
     /// Returns how long a browser keeps the cookie of the session as it is stored.
     pub(crate) fn stored_cookie_lifetime(&self) -> CookieLifetime {
-        self.lock().base().map_or(CookieLifetime::Configured, |base| base.payload().lifetime().cookie)
+        self.read_state().base().map_or(CookieLifetime::Configured, |base| base.payload().lifetime().cookie)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::Future;
+use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, Weak};
 
@@ -244,7 +245,7 @@ impl Session {
     #[doc(alias = "contains")]
     #[doc(alias = "contains_key")]
     pub fn has(&self, key: impl AsKey) -> bool {
-        self.lock().get(key.as_key()).is_some()
+        self.read_state().get(key.as_key()).is_some()
     }
 
     /// Returns the keys that have a value, in order. Keys of flash values are not included.
@@ -280,7 +281,7 @@ impl Session {
     /// # }).unwrap();
     /// ```
     pub fn is_empty(&self) -> bool {
-        self.lock().is_empty()
+        self.read_state().is_empty()
     }
 
     /// Stores `value` under `key`. A value that is equal to the present one is not a change. The order of entries in a map
@@ -428,7 +429,7 @@ impl Session {
     /// # }).unwrap();
     /// ```
     pub fn id(&self) -> Option<SessionId> {
-        self.lock().base().map(Record::id)
+        self.read_state().base().map(Record::id)
     }
 
     pub(super) fn put_value<T: Serialize>(&self, full_key: &str, key: &str, value: &T) -> Result<(), Error> {
@@ -442,23 +443,23 @@ impl Session {
         full_key: &str,
         key: &str,
     ) -> Result<Option<T>, Error> {
-        let value = self.lock().get_encoded(full_key);
+        let value = self.read_state().get_encoded(full_key);
         value.map(|value| value_codec::decode(key, &value)).transpose()
     }
 
     /// Returns the undecoded value under `full_key`.
     pub(super) fn raw(&self, full_key: &str) -> Option<Bytes> {
-        self.lock().get_encoded(full_key).map(EncodedValue::into_bytes)
+        self.read_state().get_encoded(full_key).map(EncodedValue::into_bytes)
     }
 
     /// Returns the keys that have a value, including the reserved keys of this crate.
     pub(super) fn all_keys(&self) -> BTreeSet<String> {
-        self.lock().keys()
+        self.read_state().keys()
     }
 
     /// Returns the undecoded values of the application.
     pub(super) fn visible_entries(&self) -> Vec<(String, Bytes)> {
-        let state = self.lock();
+        let state = self.read_state();
         let keys = state.keys().into_iter().filter(|key| !key.starts_with(RESERVED));
         keys.filter_map(|key| state.get_encoded(&key).map(|value| (key, value.into_bytes()))).collect()
     }
@@ -497,6 +498,11 @@ impl Session {
     /// poisoning is ignored.
     pub(super) fn lock(&self) -> Locked<'_> {
         Locked::new(lock(&self.inner.state))
+    }
+
+    /// Works as [`lock`](Self::lock), to read only. Nothing is then to be dropped after unlocking.
+    pub(super) fn read_state(&self) -> impl Deref<Target = State> {
+        lock(&self.inner.state)
     }
 
     pub(super) fn lock_open(&self) -> Result<Locked<'_>, Error> {

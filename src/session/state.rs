@@ -29,8 +29,6 @@ pub(super) struct State {
     /// The changes since then. `None` if there are none, as in most requests: then nothing is moved, or dropped.
     changes: Option<Arc<Changes>>,
     requested: Requested,
-    /// The handler reads the session as one that is in use.
-    renews: bool,
     /// The session that the request's token led to, if it does not get that.
     former: Former,
     /// The absolute timeout passed while the request was running.
@@ -190,7 +188,6 @@ impl State {
             failed: None,
             changes: None,
             requested: Requested::default(),
-            renews: false,
             former,
             expired: false,
             ended: former == Former::Superseded,
@@ -344,10 +341,6 @@ impl State {
         self.requested = Requested { destroy: true, regenerate: false };
     }
 
-    pub(super) fn request_renewal(&mut self) {
-        self.renews = true;
-    }
-
     pub(super) fn close(&mut self) {
         self.closed = true;
     }
@@ -408,7 +401,7 @@ impl State {
     /// expired by now, so that the response does not set a dead cookie.
     fn renewal_due(&self, standing: Standing) -> bool {
         let expired = standing.expired && matches!(self.reply, Reply::Set { .. });
-        !self.renewal_failed && !standing.absolute_passed && (standing.renewal_due && self.renews || expired)
+        !self.renewal_failed && !standing.absolute_passed && (standing.renewal_due || expired)
     }
 
     pub(super) fn base(&self) -> Option<&Record> {

@@ -73,7 +73,6 @@ fn a_failed_commit_of_a_request_that_has_ended_leaves_nothing() {
 fn a_renewal_that_failed_is_not_tried_again_and_a_save_that_failed_does_not_forbid_one() {
     let due = Standing { renewal_due: true, ..GOES_ON };
     let mut state = stored();
-    state.request_renewal();
     assert_eq!(commit(&mut state, due).outcome, Outcome::Renew);
     drop(state.commit_failed());
     assert_eq!(commit(&mut state, due).outcome, Outcome::Keep);
@@ -81,7 +80,6 @@ fn a_renewal_that_failed_is_not_tried_again_and_a_save_that_failed_does_not_forb
     assert_eq!(commit(&mut state, due).outcome, Outcome::Keep);
 
     let mut state = stored();
-    state.request_renewal();
     state.put("b", Some(one()));
     assert_eq!(commit(&mut state, due).outcome, Outcome::Save);
     drop(state.commit_failed());
@@ -298,21 +296,14 @@ fn an_ending_yields_to_another_session_if_the_handler_asks_for_more() {
 }
 
 #[test]
-fn a_renewal_is_due_for_a_session_in_use_and_for_a_token_that_has_expired() {
+fn a_renewal_is_due_when_the_options_say_so_and_for_a_token_that_has_expired() {
     let [due, expired] = [Standing { renewal_due: true, ..GOES_ON }, Standing { expired: true, ..GOES_ON }];
-    for (standing, uses, has_token, renews) in [
-        (GOES_ON, true, true, false),
-        (due, false, false, false),
-        (due, true, false, true),
-        (expired, true, false, false),
-        (expired, false, true, true),
-    ] {
+    for (standing, has_token, renews) in
+        [(GOES_ON, true, false), (due, false, true), (expired, false, false), (expired, true, true)]
+    {
         let mut state = stored();
         if has_token {
             save(&mut state, WISHES[1], 1);
-        }
-        if uses {
-            state.request_renewal();
         }
         assert_eq!(state.is_settled(|_| standing), !renews);
         assert_eq!(commit(&mut state, standing).outcome == Outcome::Renew, renews);

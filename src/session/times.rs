@@ -55,7 +55,7 @@ impl Session {
     /// # fn main() {}
     /// ```
     pub fn created_at(&self) -> Option<Timestamp> {
-        self.lock().base().map(Record::created)
+        self.read_state().base().map(Record::created)
     }
 
     /// Returns the first moment at which the stored session has expired, if nothing renews it.
@@ -91,7 +91,7 @@ impl Session {
     /// ```
     #[doc(alias = "expiry_date")]
     pub fn expires_at(&self) -> Option<Timestamp> {
-        self.lock().base().map(Record::expires)
+        self.read_state().base().map(Record::expires)
     }
 
     /// Returns how long the stored session lasts, unless it is renewed, for a "you will be logged out" countdown. Returns
