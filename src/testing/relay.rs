@@ -211,6 +211,9 @@ impl Relay {
     }
 
     /// Returns how many connections are open.
+    ///
+    /// A silent connection passes on no end, so it is open until both sides have ended it and it is heard again. One that
+    /// [`silence_open_connections`](Self::silence_open_connections) has silenced is open until the relay is dropped.
     pub fn connections(&self) -> usize {
         self.state.open().len()
     }

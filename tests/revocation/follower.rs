@@ -31,6 +31,30 @@ async fn until_reported(site: &Site, change: &str) -> Vec<&'static str> {
     changes
 }
 
+/// A machine that is suspended, or a share of the CPU that is used up: the log works, and this process did not read it.
+#[test]
+fn a_pause_of_the_process_fails_no_request() {
+    block_on(async {
+        let log = SharedLog::default();
+        let site = Site::with(Revocations::open(log.clone()).await.unwrap());
+        let mut ada = site.logged_in("ada").await;
+        log.hold(Call::Read);
+        log.is_holding(1).await;
+        let top = log.top_now();
+        let pause = async {
+            while log.top_now() == top {
+                tokio::task::yield_now().await;
+            }
+            // The request has appended, and waits for the read. This thread runs all there is, and its timers.
+            std::thread::sleep(Duration::from_millis(1_100));
+            log.release();
+        };
+        let logout = site.visit(&mut ada, |session| async move { session.destroy() });
+        let (response, ()) = tokio::join!(logout, pause);
+        assert_eq!(response.status(), 200);
+    });
+}
+
 #[test]
 fn a_page_that_was_read_before_an_append_is_no_loss() {
     block_on(async {
