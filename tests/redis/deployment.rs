@@ -106,7 +106,7 @@ impl Deployment {
         stop_writes(master, &ports.filter(|port| *port != master).collect::<Vec<_>>());
     }
 
-    /// Kills the master, and waits for another one. Only meanwhile the sentinels replace a master that does not answer for half a
+    /// Kills the master, and waits for a new master. Only meanwhile the sentinels replace a master that does not answer for half a
     /// second: none is replaced because a busy machine does not let it run.
     pub(crate) fn replace_master(&mut self) {
         let killed = self.master_port().unwrap();

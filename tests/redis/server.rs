@@ -220,7 +220,8 @@ pub(crate) fn signal(pid: u32, name: &str) {
     assert!(status.is_ok(), "kill runs");
 }
 
-/// Stops the writes of a master, and waits until its replicas have all that it has confirmed. What they lack is lost with it.
+/// Stops the writes of a master, and waits until its replicas have all that it has confirmed. Writes that they lack are
+/// lost with it.
 pub(crate) fn stop_writes(master: u16, replicas: &[u16]) {
     assert_eq!(cli(master, &["CLIENT", "PAUSE", "100000", "WRITE"]), "OK");
     let offset = |port: u16, name: &str| {

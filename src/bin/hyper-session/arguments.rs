@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use crate::named_sessions::Named;
 use crate::report::Failure;
 
-/// How long each step waits for Redis. Nobody waits for a page: an operator would rather wait than try again.
+/// How long each step waits for Redis. It is longer than in a service, where a browser waits for the page.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The request of the user.

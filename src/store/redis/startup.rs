@@ -138,7 +138,7 @@ impl Redis {
 }
 
 /// Returns by how many seconds the server's clock is ahead, which showed `server` at some time between two readings of the host's
-/// clock. Zero if it may show the same time: a reply that is late, or a process that was stopped, is no difference.
+/// clock. Zero if both may have shown the same time then: the reply may be late, or this process may have been stopped.
 fn difference(server: i64, before: i64, after: i64) -> i64 {
     // All count in whole seconds.
     if server > after.saturating_add(1) {
