@@ -16,6 +16,7 @@ use tokio::time::{sleep, timeout};
 use super::log::{AnyLog, Entry, Page};
 use super::register::Register;
 use super::revocation::{Key, Mark, Revocation};
+use super::time_limit::within;
 use super::timeline;
 use crate::clock::Timestamp;
 use crate::error::Error;
@@ -401,11 +402,15 @@ async fn read_on(
 }
 
 async fn read(log: &dyn AnyLog, after: u64, wait: Duration, grace: Duration) -> Result<Page, Error> {
-    timeout(wait.saturating_add(grace), log.read(after, wait)).await.map_err(Error::unavailable)?
+    within(wait.saturating_add(grace), log.read(after, wait)).await.ok_or_else(too_late)?
 }
 
 async fn in_time(write: impl Future<Output = Result<u64, Error>>) -> Result<u64, Error> {
-    timeout(FIRST_GRACE, write).await.map_err(Error::unavailable)?
+    within(FIRST_GRACE, write).await.ok_or_else(too_late)?
+}
+
+fn too_late() -> Error {
+    Error::unavailable("the log of revocations did not answer in time")
 }
 
 #[cfg(test)]

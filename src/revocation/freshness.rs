@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+use super::time_limit::within;
 use crate::clock::bounded;
 use crate::runtime::check_runtime;
 
@@ -77,17 +78,24 @@ impl Freshness {
 
     /// Waits until the log was read up to `position` and is current.
     pub(super) async fn confirm(&self, position: u64, max_staleness: Duration) -> Confirmation {
-        let deadline = tokio::time::Instant::now() + bounded(max_staleness);
+        if self.is_current(position, max_staleness) {
+            return Confirmation::Current;
+        }
+        // Waiting needs the clock of a runtime.
+        if check_runtime().is_err() {
+            return Confirmation::Late;
+        }
+        let waiting = self.wait_until_current(position, max_staleness);
+        within(bounded(max_staleness), waiting).await.unwrap_or(Confirmation::Late)
+    }
+
+    async fn wait_until_current(&self, position: u64, max_staleness: Duration) -> Confirmation {
         let rounds = self.rounds.load(Ordering::Acquire);
         loop {
             let mut progress = std::pin::pin!(self.progress.notified());
             progress.as_mut().enable();
             if self.is_current(position, max_staleness) {
                 return Confirmation::Current;
-            }
-            // Waiting needs the clock of a runtime.
-            if check_runtime().is_err() {
-                return Confirmation::Late;
             }
             // The second read since then began afterwards.
             let read = self.rounds.load(Ordering::Acquire) >= rounds.saturating_add(2);
@@ -96,14 +104,13 @@ impl Freshness {
             }
             // One slow reply of the log fails no request, and neither does a task that is started again after its runtime has
             // ended. A log that is down for longer than sessions are trusted delays none.
-            let until = if self.is_failing() && !self.is_stopped() {
+            if self.is_failing() && !self.is_stopped() {
                 let left = bounded(max_staleness.saturating_sub(self.age()));
-                deadline.min(tokio::time::Instant::now() + left)
+                if tokio::time::timeout(left, progress).await.is_err() {
+                    return Confirmation::Late;
+                }
             } else {
-                deadline
-            };
-            if tokio::time::timeout_at(until, progress).await.is_err() {
-                return Confirmation::Late;
+                progress.await;
             }
         }
     }

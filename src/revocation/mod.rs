@@ -20,6 +20,7 @@ pub(crate) mod revocations;
 mod set;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+mod time_limit;
 mod timeline;
 
 pub use self::log::{Entry, Page, RevocationLog};

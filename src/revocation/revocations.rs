@@ -192,7 +192,7 @@ impl Revocations {
     /// policy](Self::failure_policy) applies. Default: 1 second. At least 300 ms. It has no effect in memory.
     ///
     /// A read of the log has failed if it takes a tenth of a second and two fifths of this: half a second at least, and ten
-    /// seconds and a tenth at most.
+    /// seconds and a tenth at most. Of a time in which the process does not run, a quarter of these limits counts at most.
     pub fn max_staleness(mut self, max: Duration) -> Self {
         self.options.max_staleness = bounded(max);
         self

@@ -211,6 +211,9 @@ impl Relay {
     }
 
     /// Returns how many connections are open.
+    ///
+    /// A silent connection passes on no end, so it is open until both sides have ended it and it is heard again. A connection that
+    /// [`silence_open_connections`](Self::silence_open_connections) has silenced is open until the relay is dropped.
     pub fn connections(&self) -> usize {
         self.state.open().len()
     }
@@ -495,6 +498,16 @@ mod tests {
         address
     }
 
+    /// Reads once. A process that was stopped and goes on interrupts a read that has a timeout.
+    fn read(mut client: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match client.read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                done => return done,
+            }
+        }
+    }
+
     fn ask(client: &mut TcpStream, byte: u8) -> usize {
         client.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
         if client.write_all(&[byte]).is_err() {
@@ -502,7 +515,7 @@ mod tests {
         }
         let (mut reply, mut got) = ([0; 10], 0);
         while got < 10 {
-            match client.read(&mut reply[got..]) {
+            match read(client, &mut reply[got..]) {
                 Ok(len @ 1..) => got += len,
                 _ => break,
             }
@@ -577,9 +590,9 @@ mod tests {
         for client in &mut clients {
             assert_eq!(ask(client, b'a'), 10);
         }
-        let is_reset = |mut client: &TcpStream| {
+        let is_reset = |client: &TcpStream| {
             client.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
-            client.read(&mut [0]).unwrap_err().kind() == io::ErrorKind::ConnectionReset
+            read(client, &mut [0]).unwrap_err().kind() == io::ErrorKind::ConnectionReset
         };
         relay.cut_next("b", Cut::Reset);
         clients[0].write_all(b"b").unwrap();
@@ -626,15 +639,15 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let relay = Relay::before(listener.local_addr().unwrap()).unwrap();
         let client = TcpStream::connect(relay.address()).unwrap();
-        let mut server = listener.accept().unwrap().0;
+        let server = listener.accept().unwrap().0;
         relay.set_silent(true);
         client.shutdown(Shutdown::Write).unwrap();
         server.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
-        let error = server.read(&mut [0]).unwrap_err();
+        let error = read(&server, &mut [0]).unwrap_err();
         assert!(matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut), "{error}");
         relay.set_silent(false);
         server.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
-        assert_eq!(server.read(&mut [0]).unwrap(), 0);
+        assert_eq!(read(&server, &mut [0]).unwrap(), 0);
         drop((client, server));
         let start = Instant::now();
         while relay.connections() > 0 {

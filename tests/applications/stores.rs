@@ -264,7 +264,8 @@ async fn build(
         Kind::Sqlite => {
             // The disk is not what these tests are about.
             let builder = hyper_session::SqliteStore::builder(kept.folder.file())
-                .synchronous(hyper_session::store::sqlite::Synchronous::Normal);
+                .synchronous(hyper_session::store::sqlite::Synchronous::Normal)
+                .busy_timeout(seconds(30));
             Arc::new(limited(apply(builder, options, clock, events), options).open().unwrap())
         }
         #[cfg(feature = "redis")]

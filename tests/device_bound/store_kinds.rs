@@ -115,6 +115,7 @@ impl SharedStorage {
                 let builder = hyper_session::SqliteStore::builder(folder.file());
                 // These tests are not about power cuts, and syncs are most of the time.
                 let builder = builder.synchronous(hyper_session::store::sqlite::Synchronous::Normal);
+                let builder = builder.busy_timeout(UNHURRIED);
                 let store = with_options(builder, clock, &events, options).open().unwrap();
                 self.site(Arc::new(store), clock, events)
             }

@@ -13,6 +13,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::servers::{Client, Version, run, serve};
+#[cfg(feature = "sqlite")]
+use crate::support::UNHURRIED;
 use crate::support::{Body, Jar};
 
 async fn app(request: Request<Incoming>, session: SessionHandle) -> Result<Response<Body>, Error> {
@@ -94,8 +96,8 @@ fn b5_an_upload_longer_than_the_idle_timeout_keeps_its_session_in_a_file() {
     std::fs::create_dir_all(&folder).unwrap();
     run(async {
         let clock = FakeClock::at(1_700_000_000);
-        let store =
-            options(hyper_session::SqliteStore::builder(folder.join("sessions.db")), &clock).open().unwrap();
+        let builder = hyper_session::SqliteStore::builder(folder.join("sessions.db"));
+        let store = options(builder.busy_timeout(UNHURRIED), &clock).open().unwrap();
         a_slow_upload_keeps_its_session(store, clock).await;
     });
     std::fs::remove_dir_all(folder).unwrap();

@@ -94,10 +94,15 @@ impl App {
         url: &str,
         options: impl Fn(Builder<RedisOptions>) -> Builder<RedisOptions>,
     ) -> Self {
+        Self::in_the_end(|| options(hurried(url))).await
+    }
+
+    /// Over a store with these options, whose deadlines a busy machine may miss while it connects: it tries again.
+    pub(crate) async fn in_the_end(options: impl Fn() -> Builder<RedisOptions>) -> Self {
         let start = Instant::now();
         loop {
             let events = Events::new();
-            match options(hurried(url)).observer(events.clone()).connect().await {
+            match options().observer(events.clone()).connect().await {
                 Ok(store) => return Self::over(store, events),
                 Err(error) => assert!(start.elapsed() < PATIENCE, "it cannot connect: {error:?}"),
             }

@@ -1,6 +1,8 @@
 //! Hosts whose clocks disagree (A8): Redis has a clock, and that one decides.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use http::{Request, Response};
@@ -8,7 +10,9 @@ use hyper_session::__internals::look_up_names_by;
 use hyper_session::store::Builder;
 use hyper_session::store::redis::{Redis, RedisOptions};
 use hyper_session::testing::FakeClock;
-use hyper_session::{Clock, Error, RedisStore, ServerStore, SessionHandle, SystemClock, session_fn};
+use hyper_session::{
+    Clock, Error, RedisStore, ServerStore, SessionHandle, SystemClock, Timestamp, session_fn,
+};
 
 use crate::app::{App, builder};
 use crate::server::Server;
@@ -81,11 +85,46 @@ async fn a8_the_time_that_connecting_takes_is_no_difference_of_the_clocks() {
         })
     };
     App::with(options).await.jar().await;
-    let mut raw = crate::values::Raw::of(&server);
-    let entry = raw.get(&server.cli(&["KEYS", "test:*"]));
-    let deadline = u64::from_be_bytes(entry[..8].try_into().unwrap());
+    let deadline = deadline_of_the_entry(&server);
     // By the clock of Redis, which both clocks agree with.
     assert!((start + 599..=SystemClock.now().as_unix() + 601).contains(&deadline), "{}", deadline - start);
+}
+
+/// The clock of a process that is stopped for ten minutes after each look at it, until it is told otherwise.
+#[derive(Clone)]
+struct OftenStopped {
+    clock: FakeClock,
+    stops: Arc<AtomicBool>,
+}
+
+impl Clock for OftenStopped {
+    fn now(&self) -> Timestamp {
+        let now = self.clock.now();
+        if self.stops.load(Ordering::SeqCst) {
+            self.clock.advance(Duration::from_secs(600));
+        }
+        now
+    }
+}
+
+/// A process may be stopped, or the reply late.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a8_a_slow_reply_to_the_question_for_the_time_is_no_difference_of_the_clocks() {
+    let server = Server::start();
+    let start = SystemClock.now().as_unix();
+    let clock = OftenStopped { clock: FakeClock::at(start - 300), stops: Arc::new(AtomicBool::new(true)) };
+    let options = builder(server.url()).clock(clock.clone()).idle_timeout(Duration::from_secs(600));
+    let app = App::with(options).await;
+    clock.stops.store(false, Ordering::SeqCst);
+    clock.clock.set(start);
+    app.jar().await;
+    assert_eq!(deadline_of_the_entry(&server), start + 600, "by the clock of this host, which is right");
+}
+
+/// The deadline of the only entry, as Redis has it.
+fn deadline_of_the_entry(server: &Server) -> u64 {
+    let entry = crate::values::Raw::of(server).get(&server.cli(&["KEYS", "test:*"]));
+    u64::from_be_bytes(entry[..8].try_into().unwrap())
 }
 
 /// The host's clock decides, as where the user may not ask.

@@ -80,7 +80,9 @@ async fn a_redis_that_cannot_be_reached_is_unavailable_and_says_why() {
         (format!("redis+sentinel://:hunter2@127.0.0.1:{closed}/mymaster"), "no sentinel named the master"),
         (format!("redis-cluster://:hunter2@127.0.0.1:{closed}"), "could not connect"),
     ] {
-        let error = refused(hurried(url.clone())).await;
+        // A machine that is busy for a second does not get there in the default time.
+        let options = if says == "refused" { builder(&url) } else { hurried(&url) };
+        let error = refused(options).await;
         assert!(error.is_unavailable() && words(&error).contains(says), "{url}: {}", words(&error));
     }
 }

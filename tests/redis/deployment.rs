@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use crate::server::{Server, cli, free_port, program, wait_for};
+use crate::server::{Server, cli, free_port, program, stop_writes, wait_for};
 
 pub(crate) struct Deployment {
     pub(crate) servers: Vec<Server>,
@@ -99,16 +99,28 @@ impl Deployment {
         });
     }
 
-    /// Kills the master. From now on the sentinels replace a master that does not answer for half a second; before, none was
-    /// replaced because a busy machine did not let it run.
-    pub(crate) fn kill_master(&mut self) -> u16 {
-        let port = self.master_port().unwrap();
+    /// Stops the writes, and waits until the replicas have all that was confirmed.
+    pub(crate) fn stop_writes(&self) {
+        let master = self.master_port().unwrap();
+        let ports = self.servers.iter().map(|server| server.port);
+        stop_writes(master, &ports.filter(|port| *port != master).collect::<Vec<_>>());
+    }
+
+    /// Kills the master, and waits for a new master. Only meanwhile the sentinels replace a master that does not answer for half a
+    /// second: none is replaced because a busy machine does not let it run.
+    pub(crate) fn replace_master(&mut self) {
+        let killed = self.master_port().unwrap();
+        self.take_for_down_after("500");
+        self.servers.iter_mut().find(|server| server.port == killed).unwrap().kill();
+        wait_for("a new master", || self.master_port().is_some_and(|port| port != killed));
+        self.take_for_down_after("60000");
+    }
+
+    fn take_for_down_after(&self, millis: &str) {
         for (_, sentinel, _) in &self.sentinels {
-            let order = ["SENTINEL", "SET", "mymaster", "down-after-milliseconds", "500"];
+            let order = ["SENTINEL", "SET", "mymaster", "down-after-milliseconds", millis];
             assert_eq!(self.ask(*sentinel, &order), "OK");
         }
-        self.servers.iter_mut().find(|server| server.port == port).unwrap().kill();
-        port
     }
 }
 

@@ -108,6 +108,10 @@ impl Server {
         self.child.as_ref().expect("the server runs").id()
     }
 
+    pub(crate) fn is_running(&self) -> bool {
+        self.child.is_some()
+    }
+
     /// Ends it as a crash would.
     pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
@@ -214,6 +218,20 @@ pub(crate) fn cli(port: u16, args: &[&str]) -> String {
 pub(crate) fn signal(pid: u32, name: &str) {
     let status = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status();
     assert!(status.is_ok(), "kill runs");
+}
+
+/// Stops the writes of a master, and waits until its replicas have all that it has confirmed. Writes that they lack are
+/// lost with it.
+pub(crate) fn stop_writes(master: u16, replicas: &[u16]) {
+    assert_eq!(cli(master, &["CLIENT", "PAUSE", "100000", "WRITE"]), "OK");
+    let offset = |port: u16, name: &str| {
+        let info = cli(port, &["INFO", "replication"]);
+        info.lines().find_map(|line| line.strip_prefix(name).map(str::to_owned))
+    };
+    wait_for("the replicas to have everything", || {
+        let written = offset(master, "master_repl_offset:");
+        written.is_some() && replicas.iter().all(|port| offset(*port, "slave_repl_offset:") == written)
+    });
 }
 
 /// Polls until `done`; fails after [`PATIENCE`].

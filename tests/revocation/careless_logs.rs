@@ -9,7 +9,7 @@ use hyper_session::{Error, Revocations};
 
 use crate::requests::Site;
 use crate::shared_log::SharedLog;
-use crate::support::block_on;
+use crate::support::{UNHURRIED, block_on};
 
 #[derive(Clone, Copy)]
 enum Carelessness {
@@ -114,7 +114,7 @@ fn a_log_whose_read_returns_at_once_leaves_the_runtime_to_others() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let reads = runtime.block_on(async {
             let log = Careless::new(Carelessness::ReturnsAtOnce);
-            let site = Site::with(Revocations::open(log.clone()).await.unwrap());
+            let site = Site::with(Revocations::open(log.clone()).await.unwrap().max_staleness(UNHURRIED));
             let (start, before) = (Instant::now(), log.log.reads());
             for _ in 0..20 {
                 let mut ada = site.logged_in("ada").await;

@@ -1,11 +1,14 @@
 //! The task that follows a log: what it confirms while other calls are slow, and how it goes on after its runtime or its log failed.
 
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use hyper_session::__internals::Verbs;
-use hyper_session::revocation::{FailurePolicy, Revocation, RevocationLog};
+use hyper_session::revocation::{FailurePolicy, Page, Revocation, RevocationLog};
 use hyper_session::testing::FakeClock;
-use hyper_session::{Clock, Refusal, Revocations};
+use hyper_session::{Clock, Error, Refusal, Revocations};
 
 use crate::requests::{NAME, START, Site};
 use crate::shared_log::{Call, Fault, SharedLog};
@@ -29,6 +32,53 @@ async fn until_reported(site: &Site, change: &str) -> Vec<&'static str> {
     })
     .await;
     changes
+}
+
+/// A log whose reads take some time, as over a network.
+struct Distant(SharedLog);
+
+impl RevocationLog for Distant {
+    fn incarnation(&self) -> u64 {
+        self.0.incarnation()
+    }
+
+    async fn append(&self, revocations: Vec<Revocation>, above: u64) -> Result<u64, Error> {
+        self.0.append(revocations, above).await
+    }
+
+    async fn top(&self, at_least: u64) -> Result<u64, Error> {
+        self.0.top(at_least).await
+    }
+
+    async fn read(&self, after: u64, wait: Duration) -> Result<Page, Error> {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        self.0.read(after, wait).await
+    }
+
+    async fn trim(&self, age: Duration) -> Result<(), Error> {
+        self.0.trim(age).await
+    }
+}
+
+/// A machine that is suspended, or a share of the CPU that is used up: the log works, and this process did not read it.
+#[test]
+fn a_pause_of_the_process_fails_no_request() {
+    block_on(async {
+        let log = SharedLog::default();
+        let site = Site::with(Revocations::open(Distant(log.clone())).await.unwrap());
+        log.hold(Call::Read);
+        log.is_holding(1).await;
+        site.store.end_sessions_of("bob").await.unwrap();
+        // This session began behind what the process has read, so a request waits for the read.
+        let ada = site.logged_in("ada").await;
+        let mut request = pin!(site.user(&ada));
+        let waits = poll_fn(|context| Poll::Ready(request.as_mut().poll(context).is_pending())).await;
+        assert!(waits);
+        // This thread runs all there is, and its timers.
+        std::thread::sleep(Duration::from_millis(1_100));
+        log.release();
+        assert_eq!(request.await.as_deref(), Some("ada"));
+    });
 }
 
 #[test]

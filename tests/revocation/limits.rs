@@ -11,7 +11,7 @@ use hyper_session::{AppKey, CookieStore, Error, Refusal, Revocations, Session, S
 
 use crate::requests::{START, Site};
 use crate::shared_log::SharedLog;
-use crate::support::block_on;
+use crate::support::{UNHURRIED, block_on};
 
 #[test]
 fn what_was_never_logged_in_writes_nothing() {
@@ -195,7 +195,8 @@ fn a_session_without_a_position_is_refused_until_the_clock_shows_again_what_it_s
 fn what_a_clock_forgot_too_early_of_a_log_is_refused() {
     block_on(async {
         let log = SharedLog::default();
-        let host = async || Site::with(Revocations::open(log.clone()).await.unwrap());
+        let host =
+            async || Site::with(Revocations::open(log.clone()).await.unwrap().max_staleness(UNHURRIED));
         let (one, two) = (host().await, host().await);
         let mut ada = one.logged_in("ada").await;
         let copy = ada.clone();

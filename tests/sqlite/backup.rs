@@ -7,7 +7,7 @@ use hyper_session::store::Backend;
 use rusqlite::Connection;
 
 use crate::contract::block_on;
-use crate::folder::{Folder, NOW, entry, id};
+use crate::folder::{Folder, NOW, UNHURRIED, entry, id};
 
 #[test]
 fn a_backup_beside_a_writer_ends_and_holds_one_state() {
@@ -32,7 +32,7 @@ fn a_backup_beside_a_writer_ends_and_holds_one_state() {
             let known = acknowledged.load(Ordering::SeqCst);
             let path = folder.path().join(format!("copy-{number}.db"));
             other.execute("VACUUM INTO ?1", [path.to_str().unwrap()]).unwrap();
-            let copy = SqliteStore::builder(&path).development().open().unwrap();
+            let copy = SqliteStore::builder(&path).busy_timeout(UNHURRIED).development().open().unwrap();
             let has = |number| {
                 let found = block_on(copy.backend().fetch(id(number), NOW)).unwrap();
                 found.inspect(|found| assert_eq!(found.value, number.to_string())).is_some()

@@ -1,9 +1,10 @@
 //! Processes of their own: this test program, started again as one of the bodies below.
 
 use std::env;
-use std::io::{BufRead, BufReader, Write, stdout};
+use std::io::{BufRead, BufReader, ErrorKind, Write, stdout};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hyper_session::SqliteStore;
@@ -11,7 +12,7 @@ use hyper_session::store::sqlite::Synchronous;
 use hyper_session::store::{Backend, Replaced, Stored};
 
 use crate::contract::block_on;
-use crate::folder::{NOW, entry, id, said};
+use crate::folder::{NOW, UNHURRIED, entry, id, said};
 use crate::kill::{Step, content, entry_id, step};
 
 const BODY: &str = "HYPER_SESSION_TEST_BODY";
@@ -44,7 +45,19 @@ impl Process {
     }
 
     pub(crate) fn of(command: &mut Command) -> Self {
-        let mut child = command.spawn().unwrap();
+        let start = Instant::now();
+        let mut child = loop {
+            match command.spawn() {
+                Ok(child) => break child,
+                // A test wrote the program. A process that another test starts has the file open for writing, too, until it runs
+                // its own program.
+                Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => {
+                    assert!(start.elapsed() < UNHURRIED, "{error}");
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Err(error) => panic!("{error}"),
+            }
+        };
         let lines = BufReader::new(child.stdout.take().unwrap());
         Self { child, lines }
     }
@@ -100,9 +113,7 @@ fn number() -> u64 {
 }
 
 fn builder() -> hyper_session::store::Builder<hyper_session::store::sqlite::SqliteOptions> {
-    // In time on a busy machine, too.
-    let patience = std::time::Duration::from_secs(120);
-    SqliteStore::builder(env::var(FILE).unwrap()).busy_timeout(patience).development()
+    SqliteStore::builder(env::var(FILE).unwrap()).busy_timeout(UNHURRIED).development()
 }
 
 #[test]

@@ -13,7 +13,7 @@ use hyper_session::{SqliteStore, Timestamp};
 
 pub(crate) const NOW: Timestamp = Timestamp::from_unix(1_800_000_000);
 
-const UNHURRIED: Duration = Duration::from_secs(120);
+pub(crate) const UNHURRIED: Duration = Duration::from_secs(120);
 
 /// Removed with what is in it, at the end of the test.
 pub(crate) struct Folder(PathBuf);

@@ -9,7 +9,7 @@ use hyper_session::{Error, SqliteStore};
 use rusqlite::Connection;
 
 use crate::contract::block_on;
-use crate::folder::{Folder, NOW, entry, id};
+use crate::folder::{Folder, NOW, UNHURRIED, entry, id};
 
 fn open(path: &Path) -> Result<SqliteStore, Error> {
     SqliteStore::builder(path).development().open()
@@ -203,7 +203,7 @@ fn it_is_not_lost_when_the_working_directory_changes() {
     // Readers are opened later, by the path that was given. It is made absolute at the start.
     let folder = Folder::new();
     let relative = pathdiff(&std::env::current_dir().unwrap(), &folder.file());
-    let store = SqliteStore::builder(relative).development().open().unwrap();
+    let store = SqliteStore::builder(relative).busy_timeout(UNHURRIED).development().open().unwrap();
     assert!(block_on(store.backend().create(id(1), entry("one"), NOW)).unwrap());
     assert_eq!(folder.names().len(), 5);
 }

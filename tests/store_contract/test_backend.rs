@@ -182,6 +182,7 @@ mod sqlite {
     use hyper_session::store::sqlite::{Sqlite, Synchronous};
 
     use super::shared::{Corner, Shared, runtime};
+    use crate::support::UNHURRIED;
 
     thread_local! {
         static CURRENT: RefCell<Option<Arc<Shared<Sqlite>>>> = const { RefCell::new(None) };
@@ -200,7 +201,7 @@ mod sqlite {
         std::fs::create_dir_all(&folder).unwrap();
         // These tests are not about power cuts, and syncs are most of the time.
         let builder = SqliteStore::builder(folder.join("sessions.db")).synchronous(Synchronous::Normal);
-        let store = builder.development().open().unwrap();
+        let store = builder.busy_timeout(UNHURRIED).development().open().unwrap();
         CURRENT.set(Some(Arc::new(Shared { store: store.clone(), runtime: runtime() })));
         test();
         assert!(store.backend().stats().commits > 0, "it ran on SQLite");

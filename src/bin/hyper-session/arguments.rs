@@ -12,6 +12,9 @@ use zeroize::Zeroizing;
 use crate::named_sessions::Named;
 use crate::report::Failure;
 
+/// How long each step waits for Redis. It is longer than in a service, where a browser waits for the page.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+
 /// The request of the user.
 pub(crate) enum Request {
     Help,

@@ -8,7 +8,7 @@ use hyper_session::Revocations;
 use hyper_session::revocation::{Entry, RevocationLog, SqliteLog};
 use serde_json::{Value, json};
 
-use crate::arguments::Arguments;
+use crate::arguments::{Arguments, PATIENCE};
 use crate::named_sessions::Named;
 use crate::report::{Failure, Report, note, time};
 
@@ -120,5 +120,6 @@ async fn redis(arguments: &Arguments) -> Result<impl RevocationLog + use<>, Fail
     let prefix = arguments
         .get("prefix")
         .ok_or_else(|| Failure::usage("the prefix of the revocations is missing: give --prefix"))?;
-    Ok(Revocations::redis(url.text.trim()).prefix(prefix).into_log().await?)
+    let builder = Revocations::redis(url.text.trim()).prefix(prefix);
+    Ok(builder.connect_timeout(PATIENCE).command_timeout(PATIENCE).into_log().await?)
 }

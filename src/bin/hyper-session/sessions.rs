@@ -8,7 +8,7 @@ use hyper_session::store::SubjectSession;
 use hyper_session::{Clock, RedisStore, SystemClock, Timeouts};
 use serde_json::{Value, json};
 
-use crate::arguments::Arguments;
+use crate::arguments::{Arguments, PATIENCE};
 use crate::report::{Failure, Report, note, time};
 
 /// A store with the service's sessions, and how to show them.
@@ -34,6 +34,9 @@ impl<'a> Sessions<'a> {
         let mut builder = RedisStore::builder(url.text.trim())
             .prefix(prefix)
             .connections(1)
+            .connect_timeout(PATIENCE)
+            .checkout_timeout(PATIENCE)
+            .command_timeout(PATIENCE)
             .cookie(CookieOptions::new().name(arguments.cookie_name()))
             .timeouts(timeouts);
         if arguments.has("sealed") {

@@ -109,7 +109,11 @@ async fn connect(seeds: &[&FakeNode]) -> Arc<Cluster> {
     else {
         panic!("a Cluster")
     };
-    cluster.connect().await.unwrap();
+    let begun = Instant::now();
+    // A connection has a second, and a busy machine may take longer.
+    while let Err(failure) = cluster.connect().await {
+        assert!(begun.elapsed() < LONG, "{failure}");
+    }
     cluster
 }
 
@@ -168,18 +172,26 @@ async fn nodes_that_are_silent_leave_time_for_the_seeds() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_that_gives_up_does_not_end_the_refresh() {
     let (outdated, new) = (FakeNode::start(), FakeNode::start());
-    outdated.sees(&[(0, OF_KEY - 1, outdated.port), (OF_KEY, SLOTS - 1, FakeNode::dead())]);
-    let cluster = connect(&[&outdated]).await;
-    outdated.sees(&[(0, OF_KEY - 1, outdated.port), (OF_KEY, SLOTS - 1, new.port)]);
-    let mut refreshed = pin!(cluster.refreshed.notified());
-    refreshed.as_mut().enable();
-    {
-        let failed = owner(&cluster);
-        let request = pin!(cluster.refresh(Some(&failed), Instant::now() + LONG));
-        assert!(request.poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    let before = [(0, OF_KEY - 1, outdated.port), (OF_KEY, SLOTS - 1, FakeNode::dead())];
+    for _ in 0..100 {
+        outdated.sees(&before);
+        let cluster = connect(&[&outdated]).await;
+        outdated.sees(&[(0, OF_KEY - 1, outdated.port), (OF_KEY, SLOTS - 1, new.port)]);
+        let mut refreshed = pin!(cluster.refreshed.notified());
+        refreshed.as_mut().enable();
+        let gives_up = {
+            let failed = owner(&cluster);
+            let request = pin!(cluster.refresh(Some(&failed), Instant::now() + LONG));
+            request.poll(&mut Context::from_waker(Waker::noop())).is_pending()
+        };
+        timeout_at(Instant::now() + LONG, refreshed).await.unwrap();
+        assert_eq!(owner(&cluster).address.1, new.port);
+        // On a busy machine, the refresh may end while this thread does not run.
+        if gives_up {
+            return;
+        }
     }
-    timeout_at(Instant::now() + LONG, refreshed).await.unwrap();
-    assert_eq!(owner(&cluster).address.1, new.port);
+    panic!("no request gives up");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -14,7 +14,14 @@ use super::*;
 
 /// A node without a connection, at this address.
 fn node_at(address: &str) -> Arc<Node> {
-    node_with(ConnectionOptions::new(format!("redis://{address}")))
+    node_with(options_for(address))
+}
+
+/// With the time that a busy machine may take for a connection.
+fn options_for(address: &str) -> ConnectionOptions {
+    let mut options = ConnectionOptions::new(format!("redis://{address}"));
+    options.connect_timeout = Duration::from_secs(60);
+    options
 }
 
 fn node_with(options: ConnectionOptions) -> Arc<Node> {
@@ -220,8 +227,8 @@ fn stalling_server() -> (SocketAddr, mpsc::Sender<()>) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_that_answers_after_all_is_used_again() {
     let (server, close) = stalling_server();
-    let mut options = ConnectionOptions::new(format!("redis://{server}"));
-    (options.connections, options.connect_timeout) = (1, Duration::from_secs(60));
+    let mut options = options_for(&server.to_string());
+    options.connections = 1;
     let node = node_with(options);
     node.connect().await.unwrap();
     let long = Duration::from_secs(60);
@@ -259,7 +266,7 @@ fn answer(mut client: TcpStream) {
 /// A node whose connections lead to a port on which no server listens by now, and the server's ends of them.
 async fn without_a_listener(connections: u32) -> (Arc<Node>, Vec<TcpStream>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut options = ConnectionOptions::new(format!("redis://{}", listener.local_addr().unwrap()));
+    let mut options = options_for(&listener.local_addr().unwrap().to_string());
     options.connections = connections;
     let accepting = std::thread::spawn(move || {
         let accept = |_| {
@@ -368,8 +375,8 @@ async fn a_new_connection_replaces_the_silent_ones_of_all_places() {
 /// A node with one silent connection, to a server that does not answer new ones. And the server's end of the silent one.
 async fn with_a_silent_connection() -> (Arc<Node>, Arc<Connection>, TcpStream, TcpListener) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut options = ConnectionOptions::new(format!("redis://{}", listener.local_addr().unwrap()));
-    (options.connections, options.connect_timeout) = (1, Duration::from_secs(60));
+    let mut options = options_for(&listener.local_addr().unwrap().to_string());
+    options.connections = 1;
     let accepting = std::thread::spawn(move || {
         let (mut client, _) = listener.accept().unwrap();
         assert!(client.read(&mut [0; 1_024]).unwrap() > 0);
@@ -398,20 +405,23 @@ async fn a_request_that_waits_gets_the_connection_that_answers_after_all() {
 /// Also where a request could wait for a new connection until its deadline.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_silent_connection_is_used_while_there_is_time_for_a_reply() {
-    let (node, _, client, _listener) = with_a_silent_connection().await;
-    std::thread::spawn(|| answer(client));
-    let whole = Duration::from_secs(4);
-    let reply = node.send(&ping(), false, &Limits::new(Instant::now() + whole, whole, whole / 2)).await;
-    assert!(matches!(reply, Ok(Value::Okay)), "{reply:?}");
+    // A busy machine may not get there in half of the first times.
+    for whole in [1, 4, 16, 64].map(Duration::from_secs) {
+        let (node, _, client, _listener) = with_a_silent_connection().await;
+        std::thread::spawn(|| answer(client));
+        let reply = node.send(&ping(), false, &Limits::new(Instant::now() + whole, whole, whole / 2)).await;
+        if matches!(reply, Ok(Value::Okay)) {
+            return;
+        }
+    }
+    panic!("it is not used in time");
 }
 
 /// It accepts connections and answers nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_to_which_no_connection_is_made_in_time_is_down_after_three_steps() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut options = ConnectionOptions::new(format!("redis://{}", listener.local_addr().unwrap()));
-    options.connect_timeout = Duration::from_secs(60);
-    let node = node_with(options);
+    let node = node_at(&listener.local_addr().unwrap().to_string());
     for is_up in [true, true, false] {
         let short = Duration::from_millis(20);
         let now = Instant::now();
@@ -430,9 +440,7 @@ async fn where_no_fresh_connection_comes_the_other_one_is_used_in_time() {
         let server = server(|connection, command| {
             (connection == 1 || connection == 0 && command < 2).then_some("+OK")
         });
-        let mut options = ConnectionOptions::new(format!("redis://{server}"));
-        options.connect_timeout = long;
-        let node = node_with(options);
+        let node = node_at(&server.to_string());
         let reply = node.send(&ping(), false, &Limits::new(Instant::now() + long, long, long)).await;
         assert!(matches!(reply, Ok(Value::Okay)), "{reply:?}");
         let whole = 4 * patience;
@@ -476,25 +484,37 @@ async fn the_last_moment_of_a_step_is_no_silence() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_step_that_ends_while_the_server_is_loading_says_so() {
     for (patience, expected) in [(Duration::from_secs(60), true), (Duration::from_millis(200), false)] {
-        let server = server(|connection, command| match (connection, command) {
-            (0, 1 | 2) => Some("-LOADING Redis is loading the dataset in memory"),
-            (0, 0) => Some("+OK"),
-            _ => None,
-        });
-        let mut options = ConnectionOptions::new(format!("redis://{server}"));
-        options.connections = 1;
-        let node = node_with(options);
-        node.connect().await.unwrap();
-        let whole = Duration::from_secs(2);
-        let limits = Limits::new(Instant::now() + whole, whole, patience);
-        let transport = Transport::One(Arc::clone(&node));
-        let reply = transport.send("key", &ping(), &limits, &node.counters).await;
-        match reply {
-            Err(Trouble::Reply(error)) if error.code() == Some("LOADING") => assert!(expected, "{error}"),
-            Err(Trouble::Failed(Failure::TimedOut)) => assert!(!expected),
-            other => panic!("{other:?}"),
+        // A busy machine may not ask a third time within the first times.
+        let mut says_so = true;
+        for whole in [1, 4, 16, 64].map(Duration::from_secs) {
+            says_so = says_that_it_is_loading(whole, patience).await;
+            if says_so == expected {
+                break;
+            }
         }
-        assert_eq!(node.is_connected(), expected);
-        assert_eq!(node.counters.timeouts.load(Ordering::Relaxed), u64::from(!expected));
+        assert_eq!(says_so, expected);
     }
+}
+
+/// Returns how a step of that length ends. Its third question has no answer.
+async fn says_that_it_is_loading(whole: Duration, patience: Duration) -> bool {
+    let server = server(|connection, command| match (connection, command) {
+        (0, 1 | 2) => Some("-LOADING Redis is loading the dataset in memory"),
+        (0, 0) => Some("+OK"),
+        _ => None,
+    });
+    let mut options = options_for(&server.to_string());
+    options.connections = 1;
+    let node = node_with(options);
+    node.connect().await.unwrap();
+    let limits = Limits::new(Instant::now() + whole, whole, patience);
+    let transport = Transport::One(Arc::clone(&node));
+    let says_so = match transport.send("key", &ping(), &limits, &node.counters).await {
+        Err(Trouble::Reply(error)) if error.code() == Some("LOADING") => true,
+        Err(Trouble::Failed(Failure::TimedOut)) => false,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(node.is_connected(), says_so);
+    assert_eq!(node.counters.timeouts.load(Ordering::Relaxed), u64::from(!says_so));
+    says_so
 }

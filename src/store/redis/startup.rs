@@ -97,14 +97,12 @@ impl Redis {
     /// Measures by how much the server's clock is ahead. A user that may not ask for the time relies on the host's
     /// clock.
     async fn measure_clock(&self, key: &str, clock: &dyn Clock) {
+        let host = || i64::try_from(clock.now().as_unix()).ok();
+        let before = host();
         let Ok(Value::Array(parts)) = self.send(key, &cmd("TIME"), &self.limits()).await else { return };
-        let seconds = parts.first().and_then(text).and_then(|seconds| seconds.parse::<i64>().ok());
-        let Some((server, host)) = seconds.zip(i64::try_from(clock.now().as_unix()).ok()) else { return };
-        let ahead = server - host;
-        // Both count in whole seconds.
-        if ahead.abs() > 1 {
-            self.set_ahead(ahead);
-        }
+        let server = parts.first().and_then(text).and_then(|seconds| seconds.parse::<i64>().ok());
+        let (Some(before), Some(server), Some(after)) = (before, server, host()) else { return };
+        self.set_ahead(difference(server, before, after));
     }
 
     /// Turns a refusal that lasts until the set-up is changed into a configuration error.
@@ -136,5 +134,33 @@ impl Redis {
             }
             _ => error,
         }
+    }
+}
+
+/// Returns by how many seconds the server's clock is ahead, which showed `server` at some time between two readings of the host's
+/// clock. Zero if both may have shown the same time then: the reply may be late, or this process may have been stopped.
+fn difference(server: i64, before: i64, after: i64) -> i64 {
+    // All count in whole seconds.
+    if server > after.saturating_add(1) {
+        server.saturating_sub(after)
+    } else if server < before.saturating_sub(1) {
+        server.saturating_sub(before)
+    } else {
+        0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clocks_differ_if_no_moment_of_the_question_has_the_time_of_the_server() {
+        for (server, expected) in
+            [(97, -3), (98, -2), (99, 0), (100, 0), (105, 0), (111, 0), (112, 2), (113, 3)]
+        {
+            assert_eq!(difference(server, 100, 110), expected, "{server}");
+        }
+        assert_eq!([98, 99, 101, 102].map(|server| difference(server, 100, 100)), [-2, 0, 0, 2]);
     }
 }

@@ -340,7 +340,9 @@ fn site_with_link(to: &str) -> String {
     let page = format!("<!doctype html><title>Another site</title><a href=\"{to}\">a link</a>");
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            let _ = answer_with(stream, &page);
+            // Browsers open connections that they do not use.
+            let page = page.clone();
+            std::thread::spawn(move || answer_with(stream, &page));
         }
     });
     format!("http://{address}/")
