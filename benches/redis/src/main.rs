@@ -36,6 +36,8 @@ use hyper_session_benches::results::{DISTANCES, IN_SERVICE, RedisRun};
 use hyper_session_benches::services::{Action, Body, MEMO, NEAR, bare, by_extension, hello, request};
 use hyper_session_benches::stores::{Operation, StoreArm, median, operation, run};
 use hyper_session_benches::tokens::{cookie_pair, default_store};
+use redis::IntoConnectionInfo;
+use redis::io::tcp::TcpSettings;
 
 const TASKS: [usize; 4] = [1, 16, 64, 256];
 
@@ -199,8 +201,12 @@ enum Write {
 const ENTRY_LEN: usize = 281;
 
 /// One multiplexed connection: `GET`, and `GET` then a write of as many bytes, without a look at them.
+///
+/// As in the store, no command waits for the acknowledgement of earlier ones: over a distance, that would be a round trip.
 async fn bare_connection(url: &str, write: Write) -> StoreArm {
-    let mut connection = redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap();
+    let settings = TcpSettings::default().set_nodelay(true);
+    let info = url.into_connection_info().unwrap().set_tcp_settings(settings);
+    let mut connection = redis::Client::open(info).unwrap().get_multiplexed_async_connection().await.unwrap();
     let (name, prefix) = match write {
         Write::Set => ("bare", "bare"),
         Write::Script => ("bare, compared by script", "script"),
