@@ -336,19 +336,22 @@ fn the_later_position_of_a_login_counts() {
 #[test]
 fn a_visitor_s_session_keeps_the_labels_and_the_name_of_their_subject() {
     use super::super::key::SUBJECT;
+    use super::super::lineage::with_label;
     let subject = rmp_serde::to_vec("ada").unwrap();
-    let (stored, own) = (encoded(1), encoded(2));
+    let stored = with_label(None, [1; 16]).unwrap();
+    let (own, both) = (with_label(None, [2; 16]).unwrap(), with_label(Some(&stored), [2; 16]).unwrap());
     let payload = |labels: Option<&Bytes>| {
         let values = [(LABELS, labels.map(|labels| &**labels)), (SUBJECT, Some(&*subject))];
         Payload::merge(None, values.into_iter()).unwrap()
     };
     let ada = payload(None).lineage().owner;
     assert!(ada.is_some());
-    for (labels, in_log, kept) in [
-        (Some(&stored), None, Some(&stored)),
-        (Some(&stored), Some(&own), Some(&own)),
-        (None, Some(&own), Some(&own)),
-        (None, None, None),
+    for (labels, in_log, kept, of_ada) in [
+        (Some(&stored), None, Some(&stored), true),
+        (Some(&stored), Some(&both), Some(&both), true),
+        (Some(&stored), Some(&own), Some(&own), false),
+        (None, Some(&own), Some(&own), false),
+        (None, None, None, false),
     ] {
         let mut log = Changes::default();
         log.clear();
@@ -361,7 +364,7 @@ fn a_visitor_s_session_keeps_the_labels_and_the_name_of_their_subject() {
         let begun = log.apply(Some(&payload(labels))).unwrap();
         assert_eq!(begun.get(LABELS).as_ref(), kept);
         assert!(begun.get(SUBJECT).is_none() && begun.get("a").is_some());
-        let owner = ada.filter(|_| kept.is_some());
+        let owner = ada.filter(|_| of_ada);
         assert_eq!(log.labels_of(), owner);
         // A save that failed is tried again, before or after further changes.
         let mut clear = Changes::default();

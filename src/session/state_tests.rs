@@ -460,7 +460,8 @@ fn regenerate_of_a_stored_session_leaves_it_stored() {
 fn stored_with(keys: &[&str]) -> State {
     let payload = Payload::merge(None, keys.iter().map(|key| (*key, Some(&b"\xa1a"[..])))).unwrap();
     let time = Timestamp::from_unix;
-    let record = Record::new(SessionId::from_bytes([1; 16]), time(10), time(20), payload, Origin::native(false));
+    let record =
+        Record::new(SessionId::from_bytes([1; 16]), time(10), time(20), payload, Origin::native(false));
     State::new(Some(record), Former::None, Reply::Nothing)
 }
 
@@ -551,7 +552,8 @@ fn a_change_of_a_key_repeats_the_save_of_it_that_failed_and_another_change_does_
         |state, key, _| state.put(key, Some(one())),
         |state, key, step| state.update(key, step, one()),
         |state, key, _| state.force(key, Some(one())),
-        |state, key, _| state.login(key, one(), None).unwrap(),
+        // The same user as before: the session of another would begin anew.
+        |state, key, _| state.login(key, Bytes::from_static(b"\x02"), None).unwrap(),
     ];
     for (number, change) in changes.into_iter().enumerate() {
         for (key, told, repeats) in [("k", true, true), ("other", true, false), ("other", false, true)] {
