@@ -71,10 +71,10 @@ pub fn token(store: &CookieStore, size: usize) -> Vec<u8> {
 }
 
 /// The record of a session with seven names by which it can be revoked: its id, its root, its subject, and four labels.
-pub fn labelled_record(store: &CookieStore) -> Record {
+pub fn labelled_record(store: &CookieStore, user: &str) -> Record {
     let token = token_of(store, |session| {
-        session.login("ada")?;
-        ["a", "b", "c", "d"].iter().try_for_each(|namespace| session.label(namespace, "value"))
+        session.login(user)?;
+        ["a", "b", "c", "d"].iter().try_for_each(|namespace| session.label(namespace, user))
     });
     ready(store.load(&token, SystemClock.now())).unwrap().unwrap()
 }
