@@ -403,7 +403,7 @@ fn a_cookie_shows_values_that_json_cannot_hold() {
 }
 
 /// A user chose these values, and an operator opens the cookie on a terminal: that must not obey them, nor show other text than
-/// there is. JSON escapes only the first of these characters.
+/// there is. JSON escapes only the first two of these characters.
 #[test]
 fn what_a_terminal_obeys_is_printed_escaped() {
     let (key, _) = new_key();

@@ -186,12 +186,14 @@ impl Slot {
 
     /// Notes that the response depends on the session.
     pub(super) fn note_asked(&self) {
-        self.asked.store(true, Ordering::Release);
+        // In one order with `closed`, by each thread's store before its load: a handler's task that asks while the response is
+        // concluded is noticed, or notices it.
+        self.asked.store(true, Ordering::SeqCst);
     }
 
     /// Returns true if the handler asked for the session.
     pub(super) fn was_asked(&self) -> bool {
-        self.asked.load(Ordering::Acquire)
+        self.asked.load(Ordering::SeqCst)
     }
 
     pub(super) fn emit(&self, event: EventKind<'_>) {

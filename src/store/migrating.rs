@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::take_over::take_over;
+use super::take_over::{begins_another, take_over};
 use super::verbs::Sealed;
 use super::{Listing, LoadFuture, Store, StoreFuture, SubjectSession, Verbs};
 use crate::clock::Timestamp;
@@ -276,7 +276,10 @@ impl Inner {
         let is_of_subject = old.payload().subject().is_some_and(|of_old| of_old == subject);
         if self.old.ends_others_on_save() && is_of_subject && self.asks_old() {
             // The old store cannot keep this session while it ends the others: it goes on in the new store by then.
-            let leave = |old| self.leave_with_others(&subject, old, now);
+            // A session that has ended ends no others. A session that a login begins does.
+            let begins_another = begins_another(&self.old, &changes);
+            let ending = begins_another.then(|| self.old.end_sessions_of(&subject, None));
+            let leave = |old| self.leave_with_others(old, ending, now);
             return take_over(&self.new, &self.old, old, changes, now, leave).await;
         }
         let keep = Some(old.id()).filter(|_| !self.old.ends_others_on_save());
@@ -284,18 +287,22 @@ impl Inner {
         self.take_over(old, changes, now).await
     }
 
-    /// Ends `old` and the other sessions of its subject in the old store, in one step. Returns false if `old` had ended.
-    fn leave_with_others(&self, subject: &str, old: Record, now: Timestamp) -> StoreFuture<bool> {
+    /// Ends `old` and the other sessions of its subject in the old store, in one step. If `old` had ended, `ending` ends the others.
+    /// Returns false if it had ended, and there is no `ending`.
+    fn leave_with_others(
+        &self,
+        old: Record,
+        ending: Option<Listing<Option<usize>>>,
+        now: Timestamp,
+    ) -> StoreFuture<bool> {
         let saving = self.old.regenerate(old, Arc::new(Changes::ending_others()), now);
-        let ending = self.old.end_sessions_of(subject, None);
         StoreFuture::boxed(async move {
-            // No client gets the new token, so all are at an end.
-            let had_not_ended = matches!(saving.await?, Saved::Stored { .. });
-            if !had_not_ended {
-                // A session that had ended ends no others.
-                ending.await?;
+            match (saving.await?, ending) {
+                // No client gets the new token, so all are at an end.
+                (Saved::Stored { .. }, _) => Ok(true),
+                (_, Some(ending)) => ending.await.map(|_| true),
+                (_, None) => Ok(false),
             }
-            Ok(had_not_ended)
         })
     }
 }

@@ -45,6 +45,6 @@ pub(super) async fn take_over(
 
 /// Returns true if these changes of a session in `old` begin another session, which stays although that one has ended. In a cookie
 /// store with revocations, a login does, too: it is behind the revocations that ended the session.
-fn begins_another(old: &dyn Store, changes: &Changes) -> bool {
+pub(super) fn begins_another(old: &dyn Store, changes: &Changes) -> bool {
     changes.restarts() || changes.logs_in() && old.ends_others_on_save()
 }

@@ -765,3 +765,28 @@ fn the_other_devices_end_in_both_stores() {
         }
     }
 }
+
+/// As without a migration: a session that has ended ends no others.
+#[test]
+fn a_session_of_an_old_store_with_revocations_that_has_ended_ends_no_others() {
+    for to in [Kind::Server, Kind::Revocable] {
+        block_on(async {
+            let world = TestStore::new(Kind::Revocable, to);
+            let (jar, other) = (log_in(&world).await, log_in(&world).await);
+            let late = session_fn(world.both.clone(), |_: http::Request<Body>, handle: SessionHandle| {
+                let (world, mut tab) = (&world, jar.clone());
+                async move {
+                    let session = handle.load().await?;
+                    edit(&world.old, &mut tab, Session::destroy).await;
+                    let refused = session.end_other_sessions().await;
+                    assert!(refused.is_err_and(|error| error.is_ended()));
+                    Ok::<_, Error>(status(200))
+                }
+            });
+            late.call(request("/", jar.header().as_deref())).await.unwrap();
+            drop(late);
+            let device = edit(&world.both, &mut other.clone(), user).await.1;
+            assert_eq!(device.as_deref(), Some("ada"), "the other device");
+        });
+    }
+}

@@ -14,7 +14,7 @@ use crate::load::{Load, audit};
 use crate::server::{PATIENCE, answering, array, cli, free_port, signal, wait_for};
 use crate::support::Jar;
 
-/// A store with the default timeouts.
+/// A store whose steps have the default deadlines. Connecting may take longer.
 pub(crate) async fn connect(deployment: &Deployment) -> RedisStore {
     let options = || RedisStore::builder(deployment.url()).prefix("test").development();
     App::in_the_end(|| options().connect_timeout(PATIENCE)).await.store

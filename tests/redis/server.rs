@@ -245,20 +245,20 @@ pub(crate) fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
 
 /// A port on which no server listens, and whose neighbour 10,000 above can be a cluster's bus.
 ///
-/// Test processes do not meet, even while a server restarts and its port is free for a moment: each has a hundred ports,
-/// and claims them by listening on the first one until it ends. All are below 32,768, where the system takes the ports of
-/// outgoing connections from.
+/// Neither tests nor their processes meet, even while a server restarts and its port is free for a moment: each process has a thousand
+/// ports, more than it asks for, and claims them by listening on the first one until it ends. All are below 32,768, where the system
+/// takes the ports of outgoing connections from.
 pub(crate) fn free_port() -> u16 {
     static CLAIM: OnceLock<(TcpListener, u16)> = OnceLock::new();
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let (_, base) = CLAIM.get_or_init(|| {
-        let wanted = u16::try_from(std::process::id() % 100).unwrap();
-        let mut bases = (0..100).map(|number| 10_000 + (wanted + number) % 100 * 100);
+        let wanted = u16::try_from(std::process::id() % 10).unwrap();
+        let mut bases = (0..10).map(|number| 10_000 + (wanted + number) % 10 * 1_000);
         let claim = |base| Some((TcpListener::bind(("127.0.0.1", base)).ok()?, base));
-        bases.find_map(claim).expect("one of a hundred ranges of ports is free")
+        bases.find_map(claim).expect("one of ten ranges of ports is free")
     });
     loop {
-        let port = base + 1 + NEXT.fetch_add(1, Ordering::SeqCst) % 99;
+        let port = base + 1 + NEXT.fetch_add(1, Ordering::SeqCst) % 999;
         let free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
         if TcpStream::connect(("127.0.0.1", port)).is_err() && free(port) && free(port + 10_000) {
             return port;

@@ -257,9 +257,11 @@ fn what_is_old_is_deleted_and_what_is_young_is_kept() {
     block_on(async {
         let log = SqliteLog::open(folder.file()).await.unwrap();
         let shell = rusqlite::Connection::open(folder.file()).unwrap();
+        shell.execute_batch("BEGIN").unwrap();
         for _ in 0..2_500 {
             shell.execute("INSERT INTO revocation (written, value) VALUES (1, zeroblob(25))", ()).unwrap();
         }
+        shell.execute_batch("COMMIT").unwrap();
         let young =
             log.append(vec![Revocation::from_bytes(&[1; Revocation::LEN]).unwrap()], 0).await.unwrap();
         log.trim(Duration::from_secs(1_000)).await.unwrap();
