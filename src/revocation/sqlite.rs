@@ -631,9 +631,8 @@ mod tests {
     // Without fullfsync, a power cut on macOS takes back a logout that was acknowledged.
     #[test]
     fn each_connection_is_durable_and_careful() {
-        let folder = std::env::temp_dir().join(format!("hyper-session-durable-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let path = folder.join("revocations.db");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("revocations.db");
         let connections = [create(&path).unwrap().0, connect(&path).unwrap()];
         for connection in &connections {
             let shown = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).unwrap();
@@ -642,7 +641,6 @@ mod tests {
             assert_eq!(names.map(shown), [2, 1, 1, 1, 0]);
         }
         drop(connections);
-        std::fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]
@@ -670,33 +668,13 @@ mod tests {
         assert!(!is_busy(&stopped()));
     }
 
-    /// A folder for a file of revocations, removed at the end.
-    struct Folder(PathBuf);
-
-    impl Folder {
-        fn new(name: &str) -> Self {
-            let path = std::env::temp_dir().join(format!("hyper-session-{name}-{}", std::process::id()));
-            std::fs::create_dir_all(&path).unwrap();
-            Self(path)
-        }
-
-        fn file(&self) -> PathBuf {
-            self.0.join("revocations.db")
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_dir_all(&self.0);
-        }
-    }
-
     #[test]
     fn each_opening_raises_the_one_end_of_the_file() {
-        let folder = Folder::new("ends");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("revocations.db");
         let mut before = 0;
         for _ in 0..3 {
-            let (connection, _) = create(&folder.file()).unwrap();
+            let (connection, _) = create(&path).unwrap();
             let top = top_of(&connection).unwrap();
             assert!(top > before.max(1_000_000_000_000_000_000), "positions follow the time: {top}");
             let ends: i64 =
@@ -708,9 +686,10 @@ mod tests {
 
     #[test]
     fn each_commit_of_another_connection_shows() {
-        let folder = Folder::new("shows");
-        let (writes, _) = create(&folder.file()).unwrap();
-        let reads = connect(&folder.file()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("revocations.db");
+        let (writes, _) = create(&path).unwrap();
+        let reads = connect(&path).unwrap();
         let mut before = data_version(&reads).unwrap();
         assert_eq!(data_version(&reads).unwrap(), before);
         for number in 1..=3 {
@@ -723,15 +702,16 @@ mod tests {
 
     #[test]
     fn a_reader_is_woken_by_an_entry_and_by_a_raised_end() {
-        let folder = Folder::new("woken");
-        let (writes, _) = create(&folder.file()).unwrap();
-        let identity = FileIdentity::of(&folder.file());
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("revocations.db");
+        let (writes, _) = create(&path).unwrap();
+        let identity = FileIdentity::of(&path);
         let hour = Duration::from_secs(3_600);
         for entries in [1, 0] {
             let before = top_of(&writes).unwrap();
             let (page, after) = std::thread::scope(|scope| {
                 let reading = scope.spawn(|| {
-                    let reads = connect(&folder.file()).unwrap();
+                    let reads = connect(&path).unwrap();
                     read(&reads, before, hour, &identity).unwrap()
                 });
                 if entries > 0 {
@@ -755,9 +735,8 @@ mod tests {
 
     #[test]
     fn a_write_whose_caller_gave_up_is_not_done() {
-        let folder = std::env::temp_dir().join(format!("hyper-session-given-up-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let path = folder.join("revocations.db");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("revocations.db");
         let (connection, _) = create(&path).unwrap();
         let (writes, queue) = sync_channel(8);
         let (answer, mut answered) = oneshot::channel();
@@ -768,7 +747,6 @@ mod tests {
         serve_writes(connection, &queue, &FileIdentity::of(&path));
         answered.try_recv().unwrap().unwrap();
         assert_eq!(left(&connect(&path).unwrap()), 1);
-        std::fs::remove_dir_all(folder).unwrap();
     }
 
     #[tokio::test]

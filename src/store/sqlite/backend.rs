@@ -171,9 +171,9 @@ mod tests {
     /// A session list that was written under a higher limit is flagged and shrinks.
     #[test]
     fn a_value_beyond_the_limit_is_replaced_by_one_that_is_not_longer() {
-        let folder = std::env::temp_dir().join(format!("hyper-session-longer-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let builder = SqliteStore::builder(folder.join("sessions.db")).busy_timeout(Duration::from_secs(120));
+        let folder = tempfile::tempdir().unwrap();
+        let builder =
+            SqliteStore::builder(folder.path().join("sessions.db")).busy_timeout(Duration::from_secs(120));
         let mut sqlite = builder.kind.open().unwrap();
         let now = SystemClock.now();
         let id = EntryId::from_bytes([7; 16]);
@@ -196,15 +196,13 @@ mod tests {
         assert!(block_on(sqlite.create(other, stored(51), now)).unwrap_err().is_too_large());
         assert!(block_on(sqlite.create(other, stored(50), now)).unwrap());
         drop(sqlite);
-        std::fs::remove_dir_all(folder).unwrap();
     }
 
     /// The reading connections of a forked process are those of the process that it was forked from.
     #[test]
     fn a_process_that_was_forked_reads_nothing_and_leaves_the_file_open() {
-        let folder = std::env::temp_dir().join(format!("hyper-session-forked-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let mut sqlite = SqliteStore::builder(folder.join("sessions.db")).kind.open().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let mut sqlite = SqliteStore::builder(folder.path().join("sessions.db")).kind.open().unwrap();
         let read = |sqlite: &Sqlite| {
             let fetch = pin!(sqlite.fetch(EntryId::from_bytes([7; 16]), SystemClock.now()));
             let Poll::Ready(found) = fetch.poll(&mut Context::from_waker(Waker::noop())) else {
@@ -222,6 +220,5 @@ mod tests {
         assert!(matches!(forked.take(1, Some(Duration::ZERO)), Taken::Idle), "it was not closed");
         writes.close();
         writes.wait_for_workers();
-        std::fs::remove_dir_all(folder).unwrap();
     }
 }

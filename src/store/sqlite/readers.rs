@@ -203,9 +203,8 @@ mod tests {
 
     #[test]
     fn a_connection_looks_for_its_file_ten_times_a_second() {
-        let folder = std::env::temp_dir().join(format!("hyper-session-look-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let path = folder.join("sessions.db");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sessions.db");
         std::fs::write(&path, "").unwrap();
         let patience = Duration::from_secs(120);
         let writer = open_writer(&path, Synchronous::Normal, patience, 1_000).unwrap();
@@ -219,11 +218,10 @@ mod tests {
             opening.read(&mut reader, Read { id: [7; 16], now: Timestamp::from_unix(1), is_list: false })
         };
         assert_eq!(read_when(None), Ok(None));
-        std::fs::rename(&path, folder.join("moved.db")).unwrap();
+        std::fs::rename(&path, folder.path().join("moved.db")).unwrap();
         let now = Instant::now();
         assert_eq!(read_when(now.checked_add(Duration::from_secs(3_600))), Ok(None));
         assert_eq!(read_when(now.checked_sub(CHECK_EVERY)), Err(Failure::Moved));
         drop(writer);
-        std::fs::remove_dir_all(folder).unwrap();
     }
 }

@@ -190,9 +190,8 @@ mod tests {
     /// A damaged file could name any length, for which memory would be allocated.
     #[test]
     fn connections_refuse_rows_that_are_longer_than_any_entry() {
-        let folder = std::env::temp_dir().join(format!("hyper-session-rows-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let path = folder.join("sessions.db");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sessions.db");
         std::fs::write(&path, "").unwrap();
         let patience = Duration::from_secs(120);
         for (max_entry_len, longest) in [(1, LONGEST_LIST + ROW), (2 * LONGEST_LIST, 2 * LONGEST_LIST + ROW)]
@@ -210,6 +209,5 @@ mod tests {
                 assert_eq!(of(longest + 1).unwrap_err().sqlite_error_code(), Some(ErrorCode::TooBig));
             }
         }
-        std::fs::remove_dir_all(folder).unwrap();
     }
 }

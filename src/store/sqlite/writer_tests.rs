@@ -1,7 +1,5 @@
 //! The size of a call, the period in which an entry may be deleted, and transactions that fail.
 
-use std::path::PathBuf;
-
 use super::super::schema::{ROW, open_writer};
 use super::super::synchronous::Synchronous;
 use super::*;
@@ -30,7 +28,8 @@ fn a_call_counts_for_the_bytes_that_it_holds() {
 /// An entry in an earlier period would be looked at too often, and one in a later period would keep its space for longer.
 #[test]
 fn an_entry_is_in_the_period_of_its_present_lifetime() {
-    let path = std::env::temp_dir().join(format!("hyper-session-periods-{}.db", std::process::id()));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sessions.db");
     std::fs::write(&path, "").unwrap();
     let connection = open_writer(&path, Synchronous::Normal, Duration::from_secs(120), 1_000).unwrap();
     let mut statements = Statements::prepare(&connection).unwrap();
@@ -52,16 +51,12 @@ fn an_entry_is_in_the_period_of_its_present_lifetime() {
         assert_eq!(apply(replace), Answer::Replaced(Replaced::Done));
         assert_eq!(period(), period_after(NOW, lifetime));
     }
-    drop(statements);
-    drop(connection);
-    std::fs::remove_file(path).unwrap();
 }
 
 /// A folder with a writer, removed at the end.
-fn with_writer(name: &str, body: impl FnOnce(&Writer)) {
-    let folder = std::env::temp_dir().join(format!("hyper-session-{name}-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    let path: PathBuf = folder.join("sessions.db");
+fn with_writer(body: impl FnOnce(&Writer)) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sessions.db");
     std::fs::write(&path, "").unwrap();
     let connection = open_writer(&path, Synchronous::Normal, Duration::from_secs(120), 1_000).unwrap();
     body(&Writer {
@@ -72,12 +67,11 @@ fn with_writer(name: &str, body: impl FnOnce(&Writer)) {
         sweep_interval: DAY,
         counters: Arc::default(),
     });
-    std::fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]
 fn a_transaction_that_fails_is_rolled_back_and_the_next_one_begins() {
-    with_writer("rollback", |writer| {
+    with_writer(|writer| {
         let mut statements = Statements::prepare(&writer.connection).unwrap();
         let create = |id| Write { id: [id; 16], step: Step::Create { entry: stored(b"1", DAY), now: NOW } };
         let failed = writer.transaction(&mut statements, |statements| {
@@ -96,7 +90,7 @@ fn a_transaction_that_fails_is_rolled_back_and_the_next_one_begins() {
 
 #[test]
 fn a_change_that_cannot_be_written_fails_no_other_of_its_group() {
-    with_writer("group", |writer| {
+    with_writer(|writer| {
         let mut statements = Statements::prepare(&writer.connection).unwrap();
         let too_long = Stored { value: vec![1; LONGEST_LIST + ROW + 1].into(), ..stored(b"", DAY) };
         let group: Vec<_> = [stored(b"1", DAY), too_long, stored(b"3", DAY)]
