@@ -21,7 +21,7 @@ pub use crate::session::{Changes, Recency, Record, Saved};
 pub use crate::store::future::StoreFuture;
 #[cfg(feature = "redis")]
 pub use crate::store::redis::{REPLACE as REDIS_REPLACE_SCRIPT, look_up_names_by};
-pub use crate::store::verbs::{LoadFuture, Verbs};
+pub use crate::store::verbs::{EndedBy, LoadFuture, Verbs};
 
 /// Returns how many cookies of the session's name these headers hold. It is the cost of a request whose handler does not ask
 /// for the session.

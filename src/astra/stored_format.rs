@@ -10,7 +10,7 @@ use crate::clock::Timestamp;
 use crate::crypto::{Random, ServerToken};
 use crate::error::{Error, Kind};
 use crate::id::EntryId;
-use crate::session::{Payload, Recency};
+use crate::session::{Payload, Recency, SessionId};
 use crate::store::{EntryAge, EntryValue, SessionList, SharedFormat, StoredFormat};
 
 /// The stored format that a store shares with Astra.
@@ -52,7 +52,7 @@ impl StoredFormat for AstraFormat {
         self.with_revision(go_json::write(payload, shared.as_ref())?)
     }
 
-    fn encode_tombstone(&self, _: EntryId, _: Timestamp) -> Result<Bytes, Error> {
+    fn encode_tombstone(&self, _: EntryId, _: Option<SessionId>, _: Timestamp) -> Result<Bytes, Error> {
         self.with_revision(TOMBSTONE.to_vec())
     }
 
@@ -62,7 +62,7 @@ impl StoredFormat for AstraFormat {
 
     fn decode(&self, _: EntryId, value: &Bytes) -> Option<EntryValue> {
         if value.trim_ascii_end() == TOMBSTONE {
-            return Some(EntryValue::Tombstone);
+            return Some(EntryValue::Tombstone(None));
         }
         go_json::read(value).map(|payload| EntryValue::Session(EntryAge::default(), payload))
     }

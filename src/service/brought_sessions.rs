@@ -8,7 +8,7 @@ use crate::clock::Timestamp;
 #[cfg(feature = "device-bound")]
 use crate::session::Recency;
 use crate::session::Record;
-use crate::store::{Store, StoreFuture};
+use crate::store::{EndedBy, Store, StoreFuture};
 
 /// A token of the request, of a session that it cannot use.
 pub(super) type UnusedToken = Zeroizing<Vec<u8>>;
@@ -34,6 +34,8 @@ pub(super) struct BroughtSessions {
 #[derive(Clone, Copy)]
 pub(super) enum WhichEnd {
     All,
+    /// All, because [a login](EndedBy::Login) begins another session.
+    ByLogin,
     /// The authentic sessions, which the request could use.
     Authentic,
 }
@@ -48,7 +50,7 @@ impl BroughtSessions {
     }
 
     /// Ends these sessions in `store`: the authentic sessions, the sessions behind superseded tokens, and sessions that may live
-    /// elsewhere. A superseded token of the session `unless` does not count. `None` if there are none.
+    /// elsewhere. Tokens that lead to the session `unless` do not count. `None` if there are none.
     pub(super) fn end(
         &self,
         which: WhichEnd,
@@ -58,13 +60,17 @@ impl BroughtSessions {
     ) -> Option<StoreFuture<()>> {
         let others = self.several.get(usize::from(self.has_newest)..).unwrap_or_default().to_vec();
         let (superseded, unusable) = match which {
-            WhichEnd::All => (self.superseded.clone(), self.unusable.clone()),
+            WhichEnd::All | WhichEnd::ByLogin => (self.superseded.clone(), self.unusable.clone()),
             WhichEnd::Authentic => (Vec::new(), Vec::new()),
         };
         if others.is_empty() && superseded.is_empty() && unusable.is_empty() {
             return None;
         }
         let (store, unless) = (Arc::clone(store), unless.cloned());
+        let by = match which {
+            WhichEnd::ByLogin => EndedBy::Login,
+            WhichEnd::All | WhichEnd::Authentic => EndedBy::Logout,
+        };
         Some(StoreFuture::boxed(async move {
             // All are tried, even if one fails.
             let mut ended = Ok(());
@@ -72,10 +78,10 @@ impl BroughtSessions {
                 ended = ended.and(store.destroy(other, now).await);
             }
             for token in superseded {
-                ended = ended.and(store.end_superseded(&token, unless.as_ref(), now).await);
+                ended = ended.and(store.end_superseded(&token, unless.as_ref(), by, now).await);
             }
             for token in unusable {
-                ended = ended.and(store.end_unusable(&token, now).await);
+                ended = ended.and(store.end_unusable(&token, unless.as_ref(), now).await);
             }
             ended
         }))

@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::sync::SemaphorePermit;
 
+use super::brought_sessions::WhichEnd;
 use super::other_sessions::{EndOfOthers, EndingOthers};
 use super::response_head::Said;
 use super::slot::{Loaded, Slot};
@@ -206,7 +207,7 @@ impl Commit {
             (Outcome::Destroy, Some(base)) => self.timed(self.slot.destroy(base, now), Stage::Destroying),
             (_, None) if commit.ends_former => {
                 self.outcome = Outcome::Destroy;
-                self.timed(self.slot.end_former(now), Stage::Destroying)
+                self.timed(self.slot.end_former(WhichEnd::All, now), Stage::Destroying)
             }
             (
                 Outcome::Keep | Outcome::Renew | Outcome::Regenerate | Outcome::Destroy | Outcome::Expire,

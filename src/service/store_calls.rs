@@ -58,8 +58,13 @@ impl Slot {
 
     /// Ends the session and all other sessions of the request, because the user may be logged in with any of them.
     pub(super) fn destroy(&self, base: Record, now: Timestamp) -> StoreFuture<()> {
+        self.destroy_and(WhichEnd::All, base, now)
+    }
+
+    /// Ends the session and these other sessions of the request.
+    fn destroy_and(&self, which: WhichEnd, base: Record, now: Timestamp) -> StoreFuture<()> {
         let destroying = self.connection.store().destroy(base, now);
-        match self.end_others(WhichEnd::All, None, now) {
+        match self.end_others(which, None, now) {
             None => destroying,
             Some(ending) => StoreFuture::boxed(async move {
                 // Both are completed, even if the first one fails.
@@ -71,19 +76,20 @@ impl Slot {
 
     /// Ends the sessions behind the empty session that the handler ended: the session that has lapsed, the superseded session, the
     /// hidden authentic sessions, and the sessions that may live elsewhere.
-    pub(super) fn end_former(&self, now: Timestamp) -> StoreFuture<()> {
+    pub(super) fn end_former(&self, which: WhichEnd, now: Timestamp) -> StoreFuture<()> {
         #[cfg(feature = "device-bound")]
         if let Some(lapsed) = self.device.lapsed() {
             // With the other sessions of the request, as for any session that the handler ends.
-            return self.destroy(lapsed.clone(), now);
+            return self.destroy_and(which, lapsed.clone(), now);
         }
-        self.end_others(WhichEnd::All, None, now).unwrap_or_else(|| StoreFuture::ready(Ok(())))
+        self.end_others(which, None, now).unwrap_or_else(|| StoreFuture::ready(Ok(())))
     }
 
     /// Ends the sessions behind the empty session, then saves the new session. The store is called afterwards, so that the new
     /// session has a position behind the revocations of the others.
     pub(super) fn replace_former(&self, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
-        let (ending, store) = (self.end_former(now), Arc::clone(self.connection.store()));
+        let which = if changes.restarts() { WhichEnd::All } else { WhichEnd::ByLogin };
+        let (ending, store) = (self.end_former(which, now), Arc::clone(self.connection.store()));
         let changes = self.newer_than_all(changes);
         StoreFuture::boxed(async move {
             ending.await?;

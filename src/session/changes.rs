@@ -235,6 +235,14 @@ impl Changes {
         self.start >= Start::Cleared
     }
 
+    /// Returns the changes of a handler that has called `destroy`.
+    #[cfg(test)]
+    pub(crate) fn restarted() -> Self {
+        let mut changes = Self::default();
+        changes.restart();
+        changes
+    }
+
     pub(super) fn restart(&mut self) {
         self.clear();
         self.start = Start::Restarted;

@@ -92,6 +92,8 @@ impl Origin {
 }
 
 impl Record {
+    /// Creates the record of a session that was not written since it began.
+    #[cfg(test)]
     pub(crate) fn new(
         id: SessionId,
         created: Timestamp,
@@ -102,7 +104,7 @@ impl Record {
         Self::written(id, created, expires, payload, origin, Recency::at(created))
     }
 
-    /// Works as [`new`](Self::new), for a session that was written at another moment than it was created.
+    /// Creates the record of a session that was written at `recency`.
     pub(crate) fn written(
         id: SessionId,
         created: Timestamp,

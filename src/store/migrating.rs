@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::take_over::{begins_another, take_over};
 use super::verbs::Sealed;
-use super::{Listing, LoadFuture, Store, StoreFuture, SubjectSession, Verbs};
+use super::{EndedBy, Listing, LoadFuture, Store, StoreFuture, SubjectSession, Verbs};
 use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::cookie::CookieName;
@@ -422,18 +422,24 @@ impl Verbs for MigratingStore {
         self.inner.new.key_of(token).or_else(|| self.inner.old.key_of(token))
     }
 
-    fn end_superseded(&self, token: &[u8], unless: Option<&Record>, now: Timestamp) -> StoreFuture<()> {
+    fn end_superseded(
+        &self,
+        token: &[u8],
+        unless: Option<&Record>,
+        by: EndedBy,
+        now: Timestamp,
+    ) -> StoreFuture<()> {
         let (inner, token, unless) = (Arc::clone(&self.inner), token.to_vec(), unless.cloned());
         StoreFuture::boxed(async move {
-            inner.end_in_both(now, |store| store.end_superseded(&token, unless.as_ref(), now)).await
+            inner.end_in_both(now, |store| store.end_superseded(&token, unless.as_ref(), by, now)).await
         })
     }
 
-    fn end_unusable(&self, token: &[u8], now: Timestamp) -> StoreFuture<()> {
-        let (inner, token) = (Arc::clone(&self.inner), token.to_vec());
-        StoreFuture::boxed(
-            async move { inner.end_in_both(now, |store| store.end_unusable(&token, now)).await },
-        )
+    fn end_unusable(&self, token: &[u8], unless: Option<&Record>, now: Timestamp) -> StoreFuture<()> {
+        let (inner, token, unless) = (Arc::clone(&self.inner), token.to_vec(), unless.cloned());
+        StoreFuture::boxed(async move {
+            inner.end_in_both(now, |store| store.end_unusable(&token, unless.as_ref(), now)).await
+        })
     }
 
     fn is_outdated(&self, record: &Record, superseded: &[u8], now: Timestamp) -> bool {

@@ -43,7 +43,7 @@ pub use crate::id::EntryId;
 
 // Public only for the tests and benchmarks of this project.
 pub(crate) use self::future::StoreFuture;
-pub(crate) use self::verbs::{LoadFuture, Verbs};
+pub(crate) use self::verbs::{EndedBy, LoadFuture, Verbs};
 
 // The parts that a foreign format builds on.
 #[cfg(feature = "astra")]

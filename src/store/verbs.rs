@@ -11,6 +11,15 @@ use crate::error::Error;
 use crate::event::Refusal;
 use crate::session::{Changes, Recency, Record, Saved};
 
+/// The action of a user that ends the session of a superseded token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndedBy {
+    /// A logout: the session ends whatever token it has by now.
+    Logout,
+    /// A login, which begins another session. A store may keep a session whose new token is on its way to the browser.
+    Login,
+}
+
 /// The verbs of a [`Store`](super::Store). They take and return types that are not a part of the public API.
 ///
 /// The futures borrow nothing, so that a service can hold them. Those of [`CookieStore`](crate::CookieStore) are ready at once
@@ -70,10 +79,13 @@ pub trait Verbs: sealed::Sealed + Send + Sync + 'static {
 
     /// Ends the session of a token that was superseded moments ago ([`Refusal::Regenerated`]). Does nothing if the old token no
     /// longer leads to the session, or if that is the session `unless`.
-    fn end_superseded(&self, token: &[u8], unless: Option<&Record>, now: Timestamp) -> StoreFuture<()> {
-        let _ = (token, unless, now);
-        StoreFuture::ready(Ok(()))
-    }
+    fn end_superseded(
+        &self,
+        token: &[u8],
+        unless: Option<&Record>,
+        by: EndedBy,
+        now: Timestamp,
+    ) -> StoreFuture<()>;
 
     /// Returns true if `record` was certainly written before the session that continues from the `superseded` token of the same
     /// request ([`Refusal::Regenerated`]).
@@ -83,9 +95,9 @@ pub trait Verbs: sealed::Sealed + Send + Sync + 'static {
     }
 
     /// Ends the session that `token` stands for, although it has expired, or this host cannot judge it: a slower request that loaded
-    /// it in time, or another host, must not keep it.
-    fn end_unusable(&self, token: &[u8], now: Timestamp) -> StoreFuture<()> {
-        let _ = (token, now);
+    /// it in time, or another host, must not keep it. Does nothing if it continues as the session `unless`.
+    fn end_unusable(&self, token: &[u8], unless: Option<&Record>, now: Timestamp) -> StoreFuture<()> {
+        let _ = (token, unless, now);
         StoreFuture::ready(Ok(()))
     }
 
@@ -161,16 +173,22 @@ impl<T: Verbs + ?Sized> Verbs for Arc<T> {
         (**self).ends_others_on_save()
     }
 
-    fn end_superseded(&self, token: &[u8], unless: Option<&Record>, now: Timestamp) -> StoreFuture<()> {
-        (**self).end_superseded(token, unless, now)
+    fn end_superseded(
+        &self,
+        token: &[u8],
+        unless: Option<&Record>,
+        by: EndedBy,
+        now: Timestamp,
+    ) -> StoreFuture<()> {
+        (**self).end_superseded(token, unless, by, now)
     }
 
     fn is_outdated(&self, record: &Record, superseded: &[u8], now: Timestamp) -> bool {
         (**self).is_outdated(record, superseded, now)
     }
 
-    fn end_unusable(&self, token: &[u8], now: Timestamp) -> StoreFuture<()> {
-        (**self).end_unusable(token, now)
+    fn end_unusable(&self, token: &[u8], unless: Option<&Record>, now: Timestamp) -> StoreFuture<()> {
+        (**self).end_unusable(token, unless, now)
     }
 
     fn is_still_valid(&self, record: &Record, now: Timestamp) -> bool {

@@ -116,8 +116,8 @@ fn writes_while_the_store_is_saving_the_answer_are_errors() {
 fn a_disconnect_after_the_handler_does_not_keep_a_session_alive() {
     let (gone, replaced) = (Refusal::UnknownId, Refusal::Regenerated);
     let cases: [(Verb, Act, usize, Refusal); 6] = [
-        (Verb::Delete, Session::destroy, 0, gone),
-        (Verb::Delete, Session::clear, 0, gone),
+        (Verb::Replace, Session::destroy, 0, gone),
+        (Verb::Replace, Session::clear, 0, gone),
         // A last delete compares: what another request set meanwhile is not this one's to remove.
         (Verb::Replace, |session| session.delete("a").map(drop), 0, gone),
         (Verb::Create, Session::regenerate, 1, replaced),
@@ -185,7 +185,7 @@ fn a_disconnect_outside_of_a_runtime_is_told() {
     for form in [Form::Service, Form::Function] {
         let world = World::new(Kind::Server, form, &Setup::default());
         let jar = block_on(world.jar());
-        world.gate(Gate::Before(Verb::Delete));
+        world.gate(Gate::Before(Verb::Replace));
         let mut response = world.start(&jar, |ask| async move {
             ask.session().await?.destroy()?;
             Ok(status(200))

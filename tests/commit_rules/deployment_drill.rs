@@ -84,7 +84,7 @@ fn in_version(text: &str, from: usize, to: usize) -> String {
 struct NextKind(Arc<Memory>);
 
 /// The first byte of a sealed entry, and of one in the next version.
-const KINDS: [u8; 2] = [4, 5];
+const KINDS: [u8; 2] = [4, 6];
 
 fn in_kind(value: Bytes, from: u8, to: u8) -> Bytes {
     match value.split_first() {

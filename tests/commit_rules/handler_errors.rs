@@ -112,7 +112,7 @@ fn b9_a_logout_before_an_error_is_a_logout() {
 fn b9_a_logout_that_fails_under_an_error_leaves_the_answer() {
     on_server(|world| async move {
         let mut jar = world.jar().await;
-        world.fail(&[Verb::Delete]);
+        world.fail(&[Verb::Replace, Verb::Delete]);
         let response = world.visit(&mut jar, |ask| async move {
             ask.session().await?.destroy()?;
             Err(Error::unavailable("another service"))

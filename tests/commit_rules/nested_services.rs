@@ -428,7 +428,7 @@ fn b8_an_earlier_save_yields_to_an_end_inside_if_the_end_outside_fails() {
                 session.set("b", 2_u64)?;
                 session.save().await?;
                 let response = inner.call(request).await?;
-                world.fail(&[Verb::Delete]);
+                world.fail(&[Verb::Replace, Verb::Fetch]);
                 session.destroy()?;
                 Ok::<_, Error>(response)
             }

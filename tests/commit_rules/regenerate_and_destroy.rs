@@ -165,6 +165,59 @@ fn r3_t25_an_overtaken_logout_removes_the_cookie() {
     });
 }
 
+/// The reply with the new token was lost, or was slower than the logout: the session ends under the new token, too. A session
+/// of another user, or one that a request began instead, does not.
+#[test]
+fn r1_a_logout_with_a_superseded_token_ends_the_session() {
+    let starts_over = |session: &Session| session.destroy().and_then(|()| session.set("b", 2_u64));
+    let acts: [(Act, Act, bool); 5] = [
+        (|session| session.set("a", 1_u64), Session::regenerate, true),
+        (|session| session.login("ada"), Session::regenerate, true),
+        (|session| session.login("ada"), |session| session.login("ada"), true),
+        (|session| session.set("a", 1_u64), |session| session.login("ada"), false),
+        (|session| session.login("ada"), starts_over, false),
+    ];
+    let logouts: [Act; 2] =
+        [Session::destroy, |session| session.destroy().and_then(|()| session.set("c", 3_u64))];
+    on_server(|world| async move {
+        // A tombstone expires after a minute, and is kept for a quarter of an hour more.
+        for (later, (begins, act, ends)) in
+            [0, 120].map(Duration::from_secs).into_iter().flat_map(|later| acts.map(|act| (later, act)))
+        {
+            for (logout, rows_after) in logouts.into_iter().zip([0, 1]) {
+                let mut jar = Jar::new();
+                world.edit(&mut jar, begins).await;
+                let mut old = jar.clone();
+                world.edit(&mut jar, act).await;
+                let before = world.rows().await;
+                world.clock.advance(later);
+                world.edit(&mut old, logout).await;
+                let ended = world.look(&jar, Session::is_empty).await;
+                assert_eq!(ended, ends);
+                assert_eq!(world.rows().await, before - usize::from(ends) + rows_after);
+                world.edit(&mut jar, Session::destroy).await;
+                world.edit(&mut old, Session::destroy).await;
+                assert_eq!(world.rows().await, 0);
+            }
+        }
+    });
+}
+
+/// Both logins come with the same token. The reply to the first one may arrive last.
+#[test]
+fn r3_an_overtaken_login_of_the_same_user_does_not_end_the_first_one() {
+    on_server(|world| async move {
+        let mut jar = Jar::new();
+        world.edit(&mut jar, |session| session.login("ada")).await;
+        let mut second = jar.clone();
+        world.edit(&mut jar, |session| session.login("ada")).await;
+        world.edit(&mut second, |session| session.login("ada")).await;
+        for jar in [&jar, &second] {
+            assert!(!world.look(jar, Session::is_empty).await);
+        }
+    });
+}
+
 /// The minute begins when the new token is given, however long the request took.
 #[test]
 fn r3_a_slow_login_leaves_its_minute_too() {

@@ -281,10 +281,15 @@ fn a_save_that_was_given_up_is_made_up_for() {
 /// store would do it now.
 #[test]
 fn b27_a_handler_that_was_told_answers_for_it() {
-    let acts: [Act; 4] =
-        [|session| session.set("b", 2_u64), Session::clear, Session::destroy, Session::regenerate];
+    // An ending that could not compare looks at the entry, and deletes it.
+    let acts: [(Act, usize); 4] = [
+        (|session| session.set("b", 2_u64), 1),
+        (Session::clear, 3),
+        (Session::destroy, 3),
+        (Session::regenerate, 1),
+    ];
     on_server(|world| async move {
-        for act in acts {
+        for (act, steps) in acts {
             for code in [200, 413, 503] {
                 let mut jar = world.jar().await;
                 let before = jar.clone();
@@ -302,7 +307,7 @@ fn b27_a_handler_that_was_told_answers_for_it() {
                 let response = response.await;
                 assert_eq!(response.status(), code);
                 assert_eq!(set_cookies(response.headers()), [""; 0]);
-                assert_eq!(world.calls().len(), 2, "loaded, and tried once");
+                assert_eq!(world.calls().len(), 1 + steps, "loaded, and tried once");
                 assert_eq!(jar.0, before.0);
                 assert_eq!(world.values(&jar).await, pairs(&[("a", 1)]));
                 let events = world.events.take();

@@ -243,6 +243,11 @@ impl World {
         *self.spy().failing.lock().unwrap() = verbs.to_vec();
     }
 
+    /// Deletes the entry of this session.
+    pub(crate) async fn delete(&self, id: SessionId) {
+        self.spy().memory.delete(EntryId::from_bytes(id.to_bytes())).await.unwrap();
+    }
+
     pub(crate) fn gate(&self, gate: Gate) {
         self.spy().gate.send_replace(gate);
     }

@@ -16,20 +16,22 @@ use crate::support::{Body, Jar, block_on, request, status, text};
 /// "save failed | the response is replaced by 503 …; no cookie leaves before the store has acknowledged"
 #[test]
 fn a_failed_save_is_a_503_without_a_cookie_and_without_the_answer() {
-    let cases: [(Verb, bool, Act); 6] = [
-        (Verb::Create, false, |session| session.set("a", 9_u64)),
-        (Verb::Replace, true, |session| session.set("a", 9_u64)),
-        (Verb::Delete, true, Session::destroy),
-        (Verb::Delete, true, Session::clear),
-        (Verb::Create, true, Session::regenerate),
-        (Verb::Replace, true, Session::regenerate),
+    // A logout deletes where it cannot compare.
+    let ends = &[Verb::Replace, Verb::Delete];
+    let cases: [(&[Verb], bool, Act); 6] = [
+        (&[Verb::Create], false, |session| session.set("a", 9_u64)),
+        (&[Verb::Replace], true, |session| session.set("a", 9_u64)),
+        (ends, true, Session::destroy),
+        (ends, true, Session::clear),
+        (&[Verb::Create], true, Session::regenerate),
+        (&[Verb::Replace], true, Session::regenerate),
     ];
     on_server(|world| async move {
-        for (number, (verb, stored, deed)) in cases.into_iter().enumerate() {
+        for (number, (verbs, stored, deed)) in cases.into_iter().enumerate() {
             println!("case {number}");
             let mut jar = if stored { world.jar().await } else { Jar::new() };
             let before = jar.clone();
-            world.fail(&[verb]);
+            world.fail(verbs);
             let handler = move |ask: Ask| async move {
                 deed(&ask.session().await?)?;
                 let secret = Response::builder().header("x-secret", "1").header(SET_COOKIE, "x=secret");

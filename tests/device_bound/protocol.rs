@@ -295,6 +295,28 @@ fn a_login_in_a_lapsed_session_begins_another_one() {
     }
 }
 
+// The browser sends a superseded token, too. The new token may reach it after that of the login.
+#[test]
+fn a_login_in_a_lapsed_session_ends_no_session_whose_new_token_is_on_its_way() {
+    for (path, page) in [("/login", "ada unbound 0"), ("/logout", "stranger unbound 0")] {
+        for site in Site::all().into_iter().filter(|site| !site.is_in_cookies()) {
+            block_on(async {
+                let (mut other, mut bound) = (Browser::new(), Browser::new());
+                other.log_in(&site).await;
+                bound.bind(&site).await;
+                site.clock.advance(GRACE);
+                let both = [pair(&bound, NAME), pair(&other, NAME)].join("; ");
+                other.visit(&site, "/regenerate").await;
+                site.events();
+                let request = Request::get(path).header(COOKIE, both).body(Body::default()).unwrap();
+                assert_eq!(site.call(request).await.status(), 200);
+                assert!(site.events().contains(&"lapsed".to_owned()), "{}", site.kind);
+                assert_eq!(other.read(&site, "/").await, page, "{} {path}", site.kind);
+            });
+        }
+    }
+}
+
 #[test]
 fn a_browser_that_cannot_bind_notices_nothing() {
     for site in Site::all() {

@@ -285,7 +285,8 @@ async fn server_sessions() {
     .await;
 
     // The client goes away while its session is being ended: interrupted.
-    backend.fail(Primitive::Delete, Fault::Delayed);
+    let before = backend.calls(Primitive::Replace);
+    backend.fail(Primitive::Replace, Fault::Delayed);
     let mut gone = cookies.clone();
     let mut ending = Box::pin(end(&store, &mut gone));
     poll_fn(|cx| {
@@ -294,7 +295,7 @@ async fn server_sessions() {
     })
     .await;
     drop(ending);
-    while backend.calls(Primitive::Delete) < 2 {
+    while backend.calls(Primitive::Replace) == before {
         yield_now().await;
     }
     for _ in 0..4 {

@@ -118,8 +118,8 @@ async fn f02_a_connection_cut_in_the_middle_of_a_step_does_it_once() {
             ("/add", exchange),
             ("/regenerate", create),
             ("/regenerate", exchange),
-            ("/logout", "DEL"),
-            ("/clear", "DEL"),
+            ("/logout", exchange),
+            ("/clear", exchange),
         ] {
             let mut jar = app.jar().await;
             let old = jar.clone();

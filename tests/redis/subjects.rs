@@ -1,7 +1,7 @@
 //! The sessions of a subject on real servers: listed, ended from elsewhere, and gone from Redis afterwards.
 
-use hyper_session::RedisStore;
 use hyper_session::store::redis::NearCache;
+use hyper_session::{AppKey, RedisStore};
 
 use crate::app::{App, behind_relay, builder as unhurried};
 use crate::cluster::Cluster;
@@ -95,5 +95,33 @@ async fn f05_a_line_that_breaks_again_and_again_ends_and_lists_what_it_should() 
         let stats = app.store.backend().stats();
         assert!(stats.failures == 0 && stats.connections_broken > 20, "{stats:?}");
         app.store.end_sessions_of("ada", None).await.unwrap();
+    }
+}
+
+/// The response with the new token was lost, or slower than the logout. By scripts and by the server's own comparison, sealed, and
+/// with sessions that stay in the process.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r1_a_logout_with_the_token_from_before_a_new_one_ends_the_session() {
+    let server = Server::start();
+    let plain = || unhurried(server.url());
+    let sealed = plain().seal_records(AppKey::generate().unwrap());
+    for options in [plain(), plain().scripts_only(), plain().near_cache(NearCache::new()), sealed] {
+        let app = App::with(options).await;
+        let mut jar = log_in(&app.store, "ada").await;
+        let mut old = jar.clone();
+        for _ in 0..2 {
+            app.ok("/regenerate", &mut jar).await;
+        }
+        assert_eq!(user(&app.store, &jar).await.as_deref(), Some("ada"));
+        app.ok("/logout", &mut old).await;
+        assert_eq!(user(&app.store, &jar).await, None);
+
+        let mut jar = log_in(&app.store, "ada").await;
+        let old = app.store.sessions_of("ada").await.unwrap()[0].id;
+        app.ok("/regenerate", &mut jar).await;
+        assert!(app.store.end_session_of("ada", old).await.unwrap());
+        assert_eq!(user(&app.store, &jar).await, None);
+        assert_eq!(app.store.sessions_of("ada").await.unwrap(), []);
+        server.cli(&["FLUSHALL"]);
     }
 }

@@ -113,6 +113,8 @@ pub(crate) struct Model {
     pub(crate) tokens: HashMap<String, Kept>,
     /// Tokens whose browser was given a newer one, and until when that is remembered.
     pub(crate) replaced: HashMap<String, u64>,
+    /// The token under which the session of a token goes on. Ending the session by the one ends it under the other.
+    pub(crate) next: HashMap<String, String>,
     pub(crate) names: u64,
 }
 
@@ -128,6 +130,8 @@ pub(crate) struct Draft {
     overtaken: bool,
     /// The fate of the token that the request came with: the first that happened to it.
     fate: Option<Fate>,
+    /// The session of that token goes on under another token.
+    moved: bool,
     /// It ended a session that had expired, so that no slower request keeps it.
     ended_expired: bool,
     pub(crate) cookie: Cookie,
@@ -166,6 +170,7 @@ impl Model {
             overtaken: base.is_none() && overtaken,
             base,
             fate: None,
+            moved: false,
             ended_expired: false,
         };
         let seen = ops.iter().map(|op| self.play(now, &mut draft, op)).collect();
@@ -248,6 +253,8 @@ impl Model {
         let removed = draft.base.is_some() && after.is_none() && lasting;
         draft.ended_expired |= !draft.found && (draft.destroyed || removed);
         let replaced = draft.base.is_some() && (draft.regenerate || draft.destroyed) && after.is_some();
+        let ends = draft.destroyed || after.is_none();
+        draft.moved = !ends && (draft.moved || draft.base.is_some() && draft.regenerate);
         if draft.fate.is_none() && replaced {
             draft.fate = Some(Fate::Replaced(now + 60));
         } else if draft.fate.is_none() && draft.base.is_some() && after.is_none() {
@@ -264,7 +271,11 @@ impl Model {
     /// Takes in what a request left, under the token that the client has now.
     pub(crate) fn settle(&mut self, before: Option<&str>, after: Option<&str>, draft: Draft) {
         if let (true, true, Some(before)) = (self.server_side, draft.ended_expired, before) {
-            self.tokens.remove(before);
+            for ended in
+                std::iter::successors(Some(before), |token| self.next.get(*token).map(String::as_str))
+            {
+                self.tokens.remove(ended);
+            }
         }
         // A session that was over when the request came is refused, and left to the backend to free, unless it is ended.
         if let (true, true, true, Some(before)) =
@@ -274,6 +285,9 @@ impl Model {
             if let Some(Fate::Replaced(until)) = draft.fate {
                 self.replaced.insert(before.to_owned(), until);
             }
+        }
+        if let (true, Some(before), Some(after)) = (draft.found && draft.moved, before, after) {
+            self.next.insert(before.to_owned(), after.to_owned());
         }
         if let (Cookie::Set, Some(after), Some(kept)) = (draft.cookie, after, draft.base) {
             self.tokens.insert(after.to_owned(), kept);

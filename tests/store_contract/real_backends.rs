@@ -24,6 +24,7 @@ pub(crate) fn every_interleaving_of_the_writes_of_three() {
 pub(crate) fn endings_and_logins_step_by_step() {
     subject_races::r9_every_interleaving_of_two_logins();
     subject_races::t26_every_interleaving_of_an_ending_and_a_save_or_a_logout();
+    subject_races::r1_every_interleaving_of_a_logout_and_a_new_token();
 }
 
 pub(crate) fn lists_of_sessions() {

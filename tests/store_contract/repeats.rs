@@ -192,6 +192,6 @@ fn a_logout_after_a_load_that_failed_ends_each_session_once() {
     };
     let failed_load = vec![Primitive::Fetch; 2];
     let ended = logout(false);
-    assert!(ended.contains(&Primitive::Delete), "{ended:?}");
+    assert!(ended.contains(&Primitive::Replace), "{ended:?}");
     assert_eq!(logout(true), [failed_load, ended].concat());
 }

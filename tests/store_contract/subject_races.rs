@@ -243,6 +243,14 @@ fn check(store: &ServerStore<Watched>, backend: &Watched, racers: &[Racer], devi
             }
         }
     }
+    // A logout ends the device, under whatever token it has by now.
+    if racers.iter().any(|racer| racer.deed == Logout) {
+        for (racer, found) in racers.iter().zip(&clients) {
+            let of_device = OF_DEVICE.contains(&racer.deed) && !racer.deed.logs_in();
+            let lives = found.as_ref().is_some_and(|found| found.1.is_some());
+            assert!(!of_device || !lives, "{:?} lives on after a logout: {context}", racer.deed);
+        }
+    }
     // Nothing but an ending takes a login away.
     if !racers.iter().any(|racer| matches!(racer.deed, EndAll | Wait)) {
         for (racer, found) in racers.iter().zip(&clients) {
@@ -251,7 +259,10 @@ fn check(store: &ServerStore<Watched>, backend: &Watched, racers: &[Racer], devi
     }
     // A call that ends the device reports that, unless another request did it.
     for ended in racers.iter().filter_map(|racer| racer.ended) {
-        let alone = racers.iter().all(|racer| racer.ended.is_some() || racer.deed == Save);
+        // The device is ended under its old id, too. All of its ids count where all are ended.
+        let by_id = racers.iter().all(|racer| racer.deed != EndAll);
+        let keeps = |deed| deed == Save || by_id && matches!(deed, Regenerate | LoginAgain);
+        let alone = racers.iter().all(|racer| racer.ended.is_some() || keeps(racer.deed));
         let enders = racers.iter().filter(|racer| racer.ended.is_some()).count();
         assert!(!(alone && enders == 1) || ended == 1, "{ended} ended: {context}");
         assert!(
@@ -323,6 +334,15 @@ fn t26_interleavings_of_an_ending_and_a_new_token() {
     }
 }
 
+/// The request that logs out may have loaded its session before the other one got a new token, or come with the old token.
+#[test]
+pub(crate) fn r1_every_interleaving_of_a_logout_and_a_new_token() {
+    for deed in [Regenerate, LoginAgain, LoginAsBob] {
+        let count = every_schedule(&[Logout, deed]);
+        assert!(count >= 60, "{deed:?}: {count}");
+    }
+}
+
 #[test]
 fn t26_r1_interleavings_of_three() {
     for deeds in [
@@ -330,6 +350,10 @@ fn t26_r1_interleavings_of_three() {
         [EndAll, Regenerate, Regenerate],
         [EndAll, Regenerate, Save],
         [EndAll, Regenerate, Logout],
+        [Regenerate, Regenerate, Logout],
+        [Regenerate, LoginAgain, Logout],
+        [Regenerate, LoginAsBob, Logout],
+        [EndOne, Regenerate, Logout],
         [EndAll, EndAll, Login],
         [EndOne, EndOne, Regenerate],
         [EndOne, Login, Regenerate],

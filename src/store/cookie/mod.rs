@@ -17,7 +17,7 @@ use self::format::{CreateForeign, ForeignFormat};
 use self::header::SealedHeader;
 use self::revoking::Revoking;
 use super::verbs::Sealed;
-use super::{Builder, Listing, LoadFuture, Store, StoreFuture, Verbs};
+use super::{Builder, EndedBy, Listing, LoadFuture, Store, StoreFuture, Verbs};
 use crate::clock::{MAX_CLOCK_SKEW, Timestamp};
 use crate::config::Config;
 use crate::crypto::{KeyId, Keyring, Purpose, Random, Sealer, SecretText, SystemRandom, key_of, warm_up};
@@ -448,22 +448,18 @@ impl Verbs for CookieStore {
         self.inner.revoking.is_some()
     }
 
-    fn end_superseded(&self, token: &[u8], unless: Option<&Record>, now: Timestamp) -> StoreFuture<()> {
-        match (&self.inner.revoking, self.inner.open_under_any_name(token, now)) {
-            (Some(_), Some(base)) if unless.is_some_and(|unless| root(unless) == root(&base)) => {
-                StoreFuture::ready(Ok(()))
-            }
-            (Some(revoking), Some(base)) => self.destroy_revocable(revoking, &base, now),
-            _ => StoreFuture::ready(Ok(())),
-        }
+    fn end_superseded(
+        &self,
+        token: &[u8],
+        unless: Option<&Record>,
+        _: EndedBy,
+        now: Timestamp,
+    ) -> StoreFuture<()> {
+        self.revoke_unless(unless, now, || self.inner.open_under_any_name(token, now))
     }
 
-    fn end_unusable(&self, token: &[u8], now: Timestamp) -> StoreFuture<()> {
-        let Some(revoking) = &self.inner.revoking else { return StoreFuture::ready(Ok(())) };
-        match self.inner.open_when_written(token) {
-            Some(base) => self.destroy_revocable(revoking, &base, now),
-            None => StoreFuture::ready(Ok(())),
-        }
+    fn end_unusable(&self, token: &[u8], unless: Option<&Record>, now: Timestamp) -> StoreFuture<()> {
+        self.revoke_unless(unless, now, || self.inner.open_when_written(token))
     }
 
     /// Of two logins, the token that was written last tells which came later. Tokens of one login are copies.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::plan::Plan;
 use super::revoking::{Revoking, UNREAD};
-use super::{CookieStore, Inner};
+use super::{CookieStore, Inner, root};
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind};
 use crate::revocation::{Continuation, Verdict};
@@ -124,6 +124,20 @@ impl CookieStore {
         now: Timestamp,
     ) -> StoreFuture<()> {
         self.end(revoking, base, now, || ())
+    }
+
+    /// Ends the session of `base`, unless its login is that of the session `unless`. Does nothing if sessions cannot be revoked.
+    pub(super) fn revoke_unless(
+        &self,
+        unless: Option<&Record>,
+        now: Timestamp,
+        base: impl FnOnce() -> Option<Record>,
+    ) -> StoreFuture<()> {
+        let Some(revoking) = &self.inner.revoking else { return StoreFuture::ready(Ok(())) };
+        match base().filter(|base| unless.is_none_or(|unless| root(unless) != root(base))) {
+            Some(base) => self.destroy_revocable(revoking, &base, now),
+            None => StoreFuture::ready(Ok(())),
+        }
     }
 
     /// Ends the session of `base`, and returns `ended` when that is durable.

@@ -5,8 +5,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::*;
-use crate::clock::Clock;
+use crate::clock::{Clock, TestClock};
 use crate::crypto::{AppKey, CountingRandom, NoRandom};
+use crate::join::tests::run;
 
 const IDLE: u64 = 100;
 const ABSOLUTE: u64 = 1_000;
@@ -392,4 +393,39 @@ fn without_revocations_each_request_writes_the_recorded_bytes() {
         assert_eq!((token.as_deref(), drawn, read), (expected, draws, reads), "at {now}");
         present = token.or(present);
     }
+}
+
+/// Does this in a request with this token, and returns the token of the response.
+fn visit(store: &CookieStore, token: &str, act: fn(&crate::Session) -> Result<(), Error>) -> String {
+    use hyper::service::Service;
+
+    let service = crate::session_fn(
+        store.clone(),
+        move |_: http::Request<()>, handle: crate::SessionHandle| async move {
+            act(&handle.load().await?)?;
+            Ok::<_, Error>(http::Response::new(()))
+        },
+    );
+    let request = http::Request::builder().header(http::header::COOKIE, format!("__Host-session={token}"));
+    let response = run(service.call(request.body(()).unwrap())).unwrap();
+    let line = response.headers()[http::header::SET_COOKIE].to_str().unwrap();
+    line.split(['=', ';']).nth(1).unwrap().to_owned()
+}
+
+/// A handler that ends its session and sets values ends the sessions of its other cookies first. If the new session then fails, its own
+/// must be as it was, although a token of it from before came in another cookie.
+#[test]
+fn an_old_token_does_not_end_the_session_to_leave() {
+    let store = builder().clock(TestClock::at(START)).revocations(Revocations::in_memory()).build().unwrap();
+    let login = || visit(&store, "", |session| session.login("ada"));
+    let (old, other) = (login(), login());
+    let new = visit(&store, &old, crate::Session::regenerate);
+    let loaded = |token: &str| run(store.load(token.as_bytes(), at(START))).unwrap();
+    let (new_record, other) = (loaded(&new).unwrap(), loaded(&other).unwrap());
+    let old = old.as_bytes();
+    run(store.end_unusable(old, Some(&new_record), at(START))).unwrap();
+    run(store.end_superseded(old, Some(&new_record), EndedBy::Logout, at(START))).unwrap();
+    assert!(loaded(&new).is_ok());
+    run(store.end_unusable(old, Some(&other), at(START))).unwrap();
+    assert_eq!(loaded(&new).unwrap_err(), Refusal::Revoked);
 }

@@ -11,7 +11,7 @@ use crate::crypto::{Random, ServerToken};
 use crate::error::Error;
 use crate::event::Refusal;
 use crate::id::EntryId;
-use crate::session::{Payload, Recency};
+use crate::session::{Payload, Recency, SessionId};
 
 /// How a server-side store writes its tokens and the values of its entries.
 ///
@@ -36,8 +36,9 @@ pub(crate) trait StoredFormat: Send + Sync + 'static {
         now: Timestamp,
     ) -> Result<Bytes, Error>;
 
-    /// Encodes the tombstone that regenerate leaves under the old id.
-    fn encode_tombstone(&self, id: EntryId, now: Timestamp) -> Result<Bytes, Error>;
+    /// Encodes the tombstone that is left under an old id. `next` is the id under which the session continues, if the tombstone is
+    /// to name it. A shared format names none.
+    fn encode_tombstone(&self, id: EntryId, next: Option<SessionId>, now: Timestamp) -> Result<Bytes, Error>;
 
     /// Encodes the session list of a subject.
     fn encode_list(&self, id: EntryId, list: &SessionList, now: Timestamp) -> Result<Bytes, Error>;
@@ -76,8 +77,9 @@ pub(crate) struct EntryAge {
 pub(crate) enum EntryValue {
     /// A session: its age and its values.
     Session(EntryAge, Payload),
-    /// A tombstone: the session continues under another token.
-    Tombstone,
+    /// A tombstone: the browser was given another token. It names the id under which the session continues, if the end of the
+    /// session is to be found from here.
+    Tombstone(Option<SessionId>),
     /// The session list of a subject.
     List(SessionList),
 }

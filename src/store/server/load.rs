@@ -125,7 +125,7 @@ impl<B: Backend> Inner<B> {
     ) -> Result<Record, Refusal> {
         let (age, payload) = match self.format.decode(entry_id(&token), &stored.value) {
             Some(EntryValue::Session(age, payload)) => (age, payload),
-            Some(EntryValue::Tombstone) => return Err(Refusal::Regenerated),
+            Some(EntryValue::Tombstone(_)) => return Err(Refusal::Regenerated),
             Some(EntryValue::List(_)) => return Err(Refusal::Payload),
             None => return Err(self.format.refusal(&stored.value)),
         };

@@ -26,11 +26,10 @@ pub use self::session_limit::SessionLimit;
 pub use self::subjects::SubjectSession;
 
 use self::conflict_queue::ConflictQueues;
-use self::format::{EntryValue, SharedFormat, StoredFormat};
+use self::format::{SharedFormat, StoredFormat};
 use self::list_memo::ListMemo;
 use self::native_format::NativeFormat;
 use self::session_list::SessionList;
-use super::backend::EVEN_IF_EXPIRED;
 use super::near_cache::RecordCache;
 use super::server_options::ServerOptions;
 use super::take_over::take_over;
@@ -40,9 +39,8 @@ use crate::config::Config;
 use crate::cookie::CookieName;
 use crate::crypto::{Purpose, Sealer, ServerToken, warm_up};
 use crate::error::{Error, Kind};
-use crate::event::Refusal;
 use crate::id::EntryId;
-use crate::session::{Changes, EntryLifetime, Origin, Payload, Place, Recency, Record, Saved, SessionId};
+use crate::session::{Changes, Payload, Place, Recency, Record, Saved, SessionId};
 
 /// A store that keeps sessions in a [`Backend`]. The cookie holds an opaque token of 256 random bits; the backend sees
 /// a hash of it.
@@ -140,6 +138,21 @@ impl<B: Backend> ServerStore<B> {
         Some((self.under_retired(name)?, base.in_place(Place::RetiredName(name))?.clone()))
     }
 
+    /// Ends the session that `token` leads to, or that continues from it, unless that is the session `unless`.
+    fn end_behind(&self, token: &[u8], unless: Option<SessionId>, now: Timestamp) -> StoreFuture<()> {
+        // The cookie may have come under any of these names.
+        let names = std::iter::once(&self.inner).chain(&self.inner.retired);
+        let found = names.filter_map(|inner| Some((Arc::clone(inner), inner.parse_token(token)?)));
+        let found: Vec<_> = found.collect();
+        StoreFuture::boxed(async move {
+            let mut ended = Ok(());
+            for (inner, token) in found {
+                ended = ended.and(inner.end_behind(&token, unless, now).await);
+            }
+            ended
+        })
+    }
+
     /// Moves a session from a retired name to the present one.
     fn take_over(
         &self,
@@ -228,36 +241,6 @@ impl<B: Backend> Inner<B> {
         };
         let (retired, linked) = (each(&retired)?, each(&linked)?);
         Ok(Self { near_cache, retired, linked, ..common.under(common.config.cookie_name())? })
-    }
-
-    /// Ends the session that `token` leads to, which has expired, or which this host cannot read. The backend keeps the entry of an
-    /// expired session for slow requests.
-    async fn end_unusable(self: &Arc<Self>, token: ServerToken, now: Timestamp) -> Result<(), Error> {
-        let id = entry_id(&token);
-        let fetched = match self.backend.fetch(id, EVEN_IF_EXPIRED).await {
-            // Whatever it is, its session has ended.
-            Err(error) if error.is_unreadable() => return self.backend.delete(id).await,
-            fetched => fetched?,
-        };
-        let Some(Stored { value, expires }) = fetched else { return Ok(()) };
-        let Some(EntryValue::Session(age, payload)) = self.format.decode(id, &value) else {
-            // Another host may read it, and must not find it.
-            return match self.format.refusal(&value) {
-                Refusal::Unreadable | Refusal::UnknownKey | Refusal::Version => self.backend.delete(id).await,
-                _ => Ok(()),
-            };
-        };
-        let (session, created) = (session_id(&token), age.created.unwrap_or(now));
-        let lifetime = EntryLifetime::Decoded(age.lifetime);
-        let origin = Origin::Stored { token, value, deadline: expires, lifetime };
-        self.remove(&Record::new(session, created, expires, payload, origin), now).await
-    }
-
-    /// Ends the session for good.
-    async fn remove(self: &Arc<Self>, record: &Record, now: Timestamp) -> Result<(), Error> {
-        self.backend.delete(key_of(record)).await?;
-        self.leave(record, now).await;
-        Ok(())
     }
 }
 

@@ -1,4 +1,4 @@
-//! The native format of a server-side store: three kinds of value, clear or sealed.
+//! The native format of a server-side store: four kinds of value, clear or sealed.
 //!
 //! `docs/WIRE.md` owns these layouts.
 
@@ -15,7 +15,7 @@ use crate::crypto::{Random, Sealer, ServerToken};
 use crate::error::Error;
 use crate::event::Refusal;
 use crate::id::EntryId;
-use crate::session::{Payload, PayloadFormat, Recency};
+use crate::session::{Payload, PayloadFormat, Recency, SessionId};
 
 /// Tokens of 256 random bits, and values behind a header.
 pub(super) struct NativeFormat {
@@ -98,8 +98,11 @@ const TOMBSTONE: u8 = 2;
 const LIST: u8 = 3;
 /// The first byte of a sealed value.
 const SEALED: u8 = 4;
+/// The first byte of a clear tombstone that names the id under which the session continues. A host of a release that does not know
+/// this kind leaves the cookie as it is, unless its handler sets a value: then it begins another session.
+const NAMING_TOMBSTONE: u8 = 5;
 /// First bytes that are reserved for later releases.
-const LATER: std::ops::RangeInclusive<u8> = 5..=0x1f;
+const LATER: std::ops::RangeInclusive<u8> = 6..=0x1f;
 
 impl StoredFormat for NativeFormat {
     fn parse_token(&self, cookie_name: &str, text: &[u8]) -> Option<ServerToken> {
@@ -127,8 +130,12 @@ impl StoredFormat for NativeFormat {
         self.value(id, now, &[&header.to_bytes(), &body])
     }
 
-    fn encode_tombstone(&self, id: EntryId, now: Timestamp) -> Result<Bytes, Error> {
-        self.value(id, now, &[&[TOMBSTONE], &self.revision()?])
+    fn encode_tombstone(&self, id: EntryId, next: Option<SessionId>, now: Timestamp) -> Result<Bytes, Error> {
+        let revision = self.revision()?;
+        match next {
+            None => self.value(id, now, &[&[TOMBSTONE], &revision]),
+            Some(next) => self.value(id, now, &[&[NAMING_TOMBSTONE], &revision, &next.to_bytes()]),
+        }
     }
 
     fn encode_list(&self, id: EntryId, list: &SessionList, now: Timestamp) -> Result<Bytes, Error> {
@@ -150,7 +157,11 @@ impl StoredFormat for NativeFormat {
                 let header = StoredHeader::take(&mut clear)?;
                 Some(EntryValue::Session(header.age(), Payload::parse(clear)?))
             }
-            TOMBSTONE => (clear.len() == 9).then_some(EntryValue::Tombstone),
+            TOMBSTONE => (clear.len() == 9).then_some(EntryValue::Tombstone(None)),
+            NAMING_TOMBSTONE => {
+                let next = SessionId::from_bytes(clear.get(9..)?.try_into().ok()?);
+                Some(EntryValue::Tombstone(Some(next)))
+            }
             LIST => SessionList::from_bytes(clear.get(9..)?).map(EntryValue::List),
             _ => None,
         }
@@ -166,7 +177,9 @@ impl StoredFormat for NativeFormat {
             },
             (None, Some((&SEALED, token))) if Sealer::is_token(token) => Refusal::UnknownKey,
             // From a host that does not seal yet, or planted.
-            (Some(_), Some((&(StoredHeader::KIND | TOMBSTONE | LIST), _))) => Refusal::Unreadable,
+            (Some(_), Some((&(StoredHeader::KIND | TOMBSTONE | NAMING_TOMBSTONE | LIST), _))) => {
+                Refusal::Unreadable
+            }
             (_, Some((kind, _))) if LATER.contains(kind) => Refusal::Version,
             _ => Refusal::Payload,
         }

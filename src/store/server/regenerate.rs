@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use super::conflict_queue::Conflicts;
+use super::end::{LastRead, Leaves};
 use super::format::EntryValue;
 use super::{Expected, Inner, Predecessor, SaveAttempt, ended_or_stored, key_of, seen, stored};
 use crate::clock::Timestamp;
 use crate::error::Error;
 use crate::id::EntryId;
-use crate::session::{Changes, Payload, Record, SUPERSEDED_FOR, Saved};
+use crate::session::{Changes, Payload, Record, SUPERSEDED_FOR, Saved, SessionId};
 use crate::store::{Backend, Replaced, Stored};
 
 impl<B: Backend> Inner<B> {
@@ -49,13 +50,11 @@ impl<B: Backend> Inner<B> {
         let mut payload = changes.apply(Some(base.payload()))?;
         // The absolute timeout begins anew when a user authenticates (NIST SP 800-63B-4 section 5.2).
         let created = if changes.begins_anew() { now } else { base.created() };
-        let tombstone = self.tombstone(key_of(base), now)?;
         let mut conflicts = Conflicts::new(self.queues.of(base.id()), &*self.backend);
         loop {
+            let keeps_subject = base.payload().subject() == payload.subject();
             // Where only listed sessions count, one that is not listed has ended. Unless the user has just authenticated.
-            let must_be_listed = self.list_memo.is_some()
-                && !changes.begins_anew()
-                && self.listed_subject(base.payload()) == self.listed_subject(&payload);
+            let must_be_listed = self.list_memo.is_some() && !changes.begins_anew() && keeps_subject;
             if !self.rewrite(new, &payload, &expected, now).await?
                 && !self.config.leaves_nothing(created, &payload, now)
             {
@@ -68,9 +67,13 @@ impl<B: Backend> Inner<B> {
                     return Ok(Saved::Ended);
                 }
             }
-            // If no value is left, there is no new entry, and the old one is deleted without a tombstone.
-            let successor = new.is_some().then(|| tombstone.clone());
-            match self.backend.exchange(key_of(base), expected.entry, successor, now).await? {
+            // If no value is left, there is no new entry, and the old one is deleted without a tombstone. The tombstone of a visitor's
+            // session does not name that of the user who has logged in: it is not for the visitor's token to end it.
+            let tombstone = match new {
+                Some(new) => Some(self.tombstone(key_of(base), keeps_subject.then_some(new.id()), now)?),
+                None => None,
+            };
+            match self.backend.exchange(key_of(base), expected.entry, tombstone, now).await? {
                 Replaced::Done => {
                     self.leave(base, now).await;
                     return new.clone().map_or(Ok(Saved::Removed), |new| stored(new, conflicts.count()));
@@ -106,14 +109,21 @@ impl<B: Backend> Inner<B> {
             let after = Some(base.recency());
             ended_or_stored(self.create(now, payload, after, Some(predecessor), None, now).await?)?
         };
-        self.supersede(base, now).await?;
+        self.end_with_successors(LastRead::of(base)?, Leaves::Tombstones, None, now).await?;
         Ok(saved)
     }
 
     /// Returns the tombstone for a session whose browser was given another token. It lets a repeated step, whose reply
-    /// was lost, recognize its own write. It also distinguishes an old token from an unknown one.
-    fn tombstone(&self, id: EntryId, now: Timestamp) -> Result<Stored, Error> {
-        Ok(Stored { value: self.format.encode_tombstone(id, now)?, expires: self.tombstone_expires(now) })
+    /// was lost, recognize its own write. It also distinguishes an old token from an unknown one. `next` is the id under which the
+    /// session continues, if a logout with the old token is to end it there.
+    pub(super) fn tombstone(
+        &self,
+        id: EntryId,
+        next: Option<SessionId>,
+        now: Timestamp,
+    ) -> Result<Stored, Error> {
+        let value = self.format.encode_tombstone(id, next, now)?;
+        Ok(Stored { value, expires: self.tombstone_expires(now) })
     }
 
     /// Returns the deadline of a tombstone. It counts from the time of writing, which may be long after the request
@@ -122,29 +132,19 @@ impl<B: Backend> Inner<B> {
         now.max(self.config.now()).saturating_add(SUPERSEDED_FOR)
     }
 
-    /// Ends the session for good, whatever it holds by now: its browser was given the token of a different session. Returns
-    /// false if it had already ended.
+    /// Ends the session, which goes on in another place, whatever it holds by now. Returns false if it had already ended, or has
+    /// another token by now.
     pub(super) async fn supersede(self: &Arc<Self>, base: &Record, now: Timestamp) -> Result<bool, Error> {
-        let mut expected = seen(base)?;
-        let tombstone = self.tombstone(key_of(base), now)?;
-        let mut conflicts = Conflicts::new(self.queues.of(base.id()), &*self.backend);
-        loop {
-            let tombstone = Some(tombstone.clone());
-            match self.backend.exchange(key_of(base), expected, tombstone, now).await? {
-                Replaced::Conflict(current) => match self.format.decode(key_of(base), &current.value) {
-                    Some(EntryValue::Tombstone) => return Ok(false),
-                    _ => expected = current,
-                },
-                outcome @ (Replaced::Done | Replaced::Missing) => {
-                    self.leave(base, now).await;
-                    return Ok(outcome == Replaced::Done);
-                }
-            }
-            if conflicts.next().await.is_err() {
-                self.remove(base, now).await?;
-                return Ok(true);
-            }
+        let key = key_of(base);
+        let tombstone = self.tombstone(key, None, now)?;
+        let is_here = |present: &Stored| {
+            !matches!(self.format.decode(key, &present.value), Some(EntryValue::Tombstone(_)))
+        };
+        let outcome = self.end_entry(LastRead::of(base)?, Some(tombstone), now, is_here).await?;
+        if !matches!(outcome, Replaced::Conflict(_)) {
+            self.leave(base, now).await;
         }
+        Ok(outcome == Replaced::Done)
     }
 
     /// Makes the new entry, if there is one, hold `payload`, whose values came from `old`. No client has its token yet. Returns

@@ -213,7 +213,7 @@ impl<B: Backend> Inner<B> {
                         let created = age.created.unwrap_or(base.created());
                         Some(self.config.deadline(created, &payload, now))
                     }
-                    Some(EntryValue::Tombstone) => None,
+                    Some(EntryValue::Tombstone(_)) => None,
                     _ => return Ok(Saved::Ended),
                 };
                 let mut deadline = present.expires;

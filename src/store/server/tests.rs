@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use super::format::EntryValue;
 use super::native_format::StoredHeader;
 use super::*;
 use crate::clock::TestClock;
 use crate::crypto::{CountingRandom, NoRandom, Random, SystemRandom};
+use crate::event::Refusal;
 use crate::join::tests::run;
 use crate::store::Replaced;
 
@@ -13,6 +15,8 @@ use crate::store::Replaced;
 mod conflicts;
 #[cfg(feature = "memory")]
 mod subjects;
+#[cfg(feature = "memory")]
+mod successors;
 
 /// A backend in which every id is in use.
 struct Full;
@@ -95,8 +99,8 @@ impl StoredFormat for DecodeCounter {
         self.format.encode_session(id, created, payload, from, written, now)
     }
 
-    fn encode_tombstone(&self, id: EntryId, now: Timestamp) -> Result<Bytes, Error> {
-        self.format.encode_tombstone(id, now)
+    fn encode_tombstone(&self, id: EntryId, next: Option<SessionId>, now: Timestamp) -> Result<Bytes, Error> {
+        self.format.encode_tombstone(id, next, now)
     }
 
     fn encode_list(
@@ -155,8 +159,9 @@ fn a_renewal_does_not_decode_again_what_was_loaded() {
 /// A backend that loses the new entry of a regenerate while another request changes the old one.
 #[derive(Default)]
 struct Evicting {
-    created: std::sync::Mutex<Vec<Bytes>>,
+    created: std::sync::Mutex<Vec<(EntryId, Bytes)>>,
     replaced: std::sync::atomic::AtomicU32,
+    tombstone: std::sync::Mutex<Option<(EntryId, Bytes)>>,
 }
 
 impl Backend for Evicting {
@@ -164,14 +169,14 @@ impl Backend for Evicting {
         Ok(None)
     }
 
-    async fn create(&self, _: EntryId, entry: Stored, _: Timestamp) -> Result<bool, Error> {
-        self.created.lock().unwrap().push(entry.value);
+    async fn create(&self, id: EntryId, entry: Stored, _: Timestamp) -> Result<bool, Error> {
+        self.created.lock().unwrap().push((id, entry.value));
         Ok(true)
     }
 
     async fn replace(
         &self,
-        _: EntryId,
+        id: EntryId,
         _: Bytes,
         entry: Option<Stored>,
         now: Timestamp,
@@ -193,7 +198,10 @@ impl Backend for Evicting {
                 Replaced::Conflict(Stored { value: value.into(), expires: Timestamp::MAX })
             }
             (1, Some(_)) => Replaced::Missing,
-            (2, Some(_)) => Replaced::Done,
+            (2, Some(entry)) => {
+                *self.tombstone.lock().unwrap() = Some((id, entry.value));
+                Replaced::Done
+            }
             other => panic!("{other:?}"),
         })
     }
@@ -215,8 +223,14 @@ fn a_new_entry_that_was_evicted_is_written_again() {
     assert!(matches!(saved, Saved::Stored { .. }), "{saved:?}");
     let created = inner.backend.created.lock().unwrap();
     // The session, its new entry, and the new entry again, with what the other request had changed.
-    let values: Vec<_> = created.iter().map(|value| value.last().copied()).collect();
+    let values: Vec<_> = created.iter().map(|(_, value)| value.last().copied()).collect();
     assert_eq!(values, [Some(1), Some(1), Some(2)]);
+    // A logout with the old token finds the session where it is now.
+    let (id, tombstone) = inner.backend.tombstone.lock().unwrap().clone().unwrap();
+    let Some(EntryValue::Tombstone(Some(next))) = inner.format.decode(id, &tombstone) else {
+        panic!("{tombstone:?}");
+    };
+    assert_eq!(entry_of(next), created[2].0);
 }
 
 /// A backend that creates entries, and fails when an entry is to be replaced.
@@ -227,7 +241,7 @@ struct Failing {
 
 impl Backend for Failing {
     async fn fetch(&self, _: EntryId, _: Timestamp) -> Result<Option<Stored>, Error> {
-        Ok(None)
+        Ok(Some(Stored { value: Bytes::from_static(b"the new entry"), expires: Timestamp::MAX }))
     }
 
     async fn create(&self, _: EntryId, _: Stored, _: Timestamp) -> Result<bool, Error> {

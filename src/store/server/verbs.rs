@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::event::Refusal;
 use crate::session::{Changes, Place, Record, SUPERSEDED_FOR, Saved, SessionId};
 use crate::store::verbs::Sealed;
-use crate::store::{Backend, Listing, LoadFuture, Store, StoreFuture, Verbs};
+use crate::store::{Backend, EndedBy, Listing, LoadFuture, Store, StoreFuture, Verbs};
 
 impl<B: Backend> Store for ServerStore<B> {
     fn sessions_of(&self, subject: &str) -> Listing<Vec<SubjectSession>> {
@@ -112,17 +112,22 @@ impl<B: Backend> Verbs for ServerStore<B> {
         StoreFuture::boxed(async move { inner.regenerate(base, &changes, now).await })
     }
 
-    fn end_unusable(&self, token: &[u8], now: Timestamp) -> StoreFuture<()> {
-        // The cookie may have come under any of these names.
-        let names = std::iter::once(&self.inner).chain(&self.inner.retired);
-        let found = names.filter_map(|inner| Some((Arc::clone(inner), inner.parse_token(token)?)));
-        let found: Vec<_> = found.collect();
-        StoreFuture::boxed(async move {
-            for (inner, token) in found {
-                inner.end_unusable(token, now).await?;
-            }
-            Ok(())
-        })
+    /// A login does not end the session: its token may reach the browser after that of the login.
+    fn end_superseded(
+        &self,
+        token: &[u8],
+        unless: Option<&Record>,
+        by: EndedBy,
+        now: Timestamp,
+    ) -> StoreFuture<()> {
+        match by {
+            EndedBy::Login => StoreFuture::ready(Ok(())),
+            EndedBy::Logout => self.end_behind(token, unless.map(Record::id), now),
+        }
+    }
+
+    fn end_unusable(&self, token: &[u8], unless: Option<&Record>, now: Timestamp) -> StoreFuture<()> {
+        self.end_behind(token, unless.map(Record::id), now)
     }
 
     /// A tombstone lasts for a minute, and clocks may differ by a minute. A session that was written before that is older.

@@ -1,0 +1,376 @@
+//! Endings by an old token or an old id: they end the session that continues from it.
+
+use super::super::end::{LastRead, Leaves};
+use super::super::format::EntryValue;
+use super::*;
+use crate::crypto::AppKey;
+use crate::session::SUPERSEDED_FOR;
+use crate::store::backend::EVEN_IF_EXPIRED;
+use crate::store::{EndedBy, Memory};
+
+const VISITOR: &[u8] = b"\x81\xa1a\x01";
+const ADA: &[u8] = b"\x81\xa2\x01s\xa3ada";
+
+/// The reserved key of the subject.
+const SUBJECT: &str = "\u{1}s";
+
+/// A backend in memory that does not compare one of its entries, and may not read it either, as if it were too long.
+#[derive(Default)]
+struct Refusing {
+    memory: Memory,
+    refuses: std::sync::Mutex<Option<EntryId>>,
+    unreadable: std::sync::atomic::AtomicBool,
+}
+
+impl Backend for Refusing {
+    async fn fetch(&self, id: EntryId, now: Timestamp) -> Result<Option<Stored>, Error> {
+        let refuses = *self.refuses.lock().unwrap() == Some(id);
+        if refuses && self.unreadable.load(std::sync::atomic::Ordering::Relaxed) {
+            return Err(Error::unreadable("too long"));
+        }
+        self.memory.fetch(id, now).await
+    }
+
+    async fn create(&self, id: EntryId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
+        self.memory.create(id, entry, now).await
+    }
+
+    async fn replace(
+        &self,
+        id: EntryId,
+        expected: Bytes,
+        entry: Option<Stored>,
+        now: Timestamp,
+    ) -> Result<Replaced, Error> {
+        if *self.refuses.lock().unwrap() == Some(id) {
+            return Err(Error::unavailable("comparing is not permitted"));
+        }
+        self.memory.replace(id, expected, entry, now).await
+    }
+
+    async fn touch(&self, id: EntryId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
+        self.memory.touch(id, expires, now).await
+    }
+
+    async fn delete(&self, id: EntryId) -> Result<(), Error> {
+        self.memory.delete(id).await
+    }
+}
+
+type World = ServerStore<Refusing>;
+
+fn world() -> World {
+    ServerStore { inner: inner(Refusing::default(), &system_random()) }
+}
+
+fn sealed() -> World {
+    let builder = ServerStore::with_backend(Refusing::default()).clock(TestClock::at(NOW.as_unix()));
+    builder.seal_records(AppKey::generate().unwrap()).build().unwrap()
+}
+
+fn begin(store: &World, values: &'static [u8]) -> Record {
+    run(store.inner.create(NOW, payload(values), None, None, None, NOW)).unwrap().unwrap()
+}
+
+fn login(subject: &'static [u8]) -> Changes {
+    login_after(Changes::default(), subject)
+}
+
+fn login_after(mut changes: Changes, subject: &'static [u8]) -> Changes {
+    changes.put(SUBJECT, Some(Bytes::from_static(subject)), None);
+    changes
+}
+
+fn moved(store: &World, base: &Record, changes: &Changes) -> Record {
+    let saved = run(store.inner.regenerate(base.clone(), changes, NOW)).unwrap();
+    let Saved::Stored { record, .. } = saved else { panic!("{saved:?}") };
+    record
+}
+
+fn regenerated(store: &World, base: &Record) -> Record {
+    moved(store, base, &Changes::default())
+}
+
+/// A session that was given so many tokens, as it was at first and as it is by now.
+fn chain(store: &World, tokens: usize) -> (Record, Record) {
+    let first = begin(store, ADA);
+    let last = (0..tokens).fold(first.clone(), |last, _| regenerated(store, &last));
+    (first, last)
+}
+
+fn stored(store: &World, record: &Record) -> Option<EntryValue> {
+    let stored = run(store.inner.backend.memory.fetch(key_of(record), EVEN_IF_EXPIRED)).unwrap()?;
+    store.inner.format.decode(key_of(record), &stored.value)
+}
+
+fn lives(store: &World, record: &Record) -> bool {
+    matches!(stored(store, record), Some(EntryValue::Session(..)))
+}
+
+fn listed(store: &World) -> Vec<SessionId> {
+    let list = run(store.inner.list("ada", NOW)).unwrap();
+    list.entries.iter().map(|entry| entry.id).collect()
+}
+
+fn token(record: &Record) -> Vec<u8> {
+    origin(record).unwrap().0.to_text().expose().to_vec()
+}
+
+/// Every way in which a request ends its session, or one whose token was superseded.
+fn endings() -> [fn(&World, &Record, Timestamp); 4] {
+    [
+        |store, old, now| run(store.inner.remove(old, now)).unwrap(),
+        |store, old, now| run(store.end_superseded(&token(old), None, EndedBy::Logout, now)).unwrap(),
+        |store, old, now| run(store.end_unusable(&token(old), None, now)).unwrap(),
+        |store, old, now| {
+            let mut changes = Changes::restarted();
+            changes.put("notice", Some(Bytes::from_static(b"\x01")), None);
+            let saved = run(store.inner.regenerate(old.clone(), &changes, now)).unwrap();
+            assert!(matches!(saved, Saved::Stored { .. }), "{saved:?}");
+        },
+    ]
+}
+
+#[test]
+fn r1_a_logout_with_an_old_token_ends_the_session_that_continues_from_it() {
+    for world in [world as fn() -> World, sealed] {
+        for values in [VISITOR, ADA] {
+            for (number, end) in endings().into_iter().enumerate() {
+                for tokens in 1..4 {
+                    let store = world();
+                    let first = begin(&store, values);
+                    let mut last = first.clone();
+                    for _ in 0..tokens {
+                        last = regenerated(&store, &last);
+                    }
+                    assert!(lives(&store, &last));
+                    end(&store, &first, NOW);
+                    assert!(!lives(&store, &last), "ending {number} after {tokens} tokens");
+                    assert_eq!(listed(&store), []);
+                    // Late requests with the token before the last one leave the cookie of a new login as it is.
+                    let refused = run(store.inner.load(origin(&first).unwrap().0, NOW)).unwrap();
+                    assert!(matches!(refused, Err(Refusal::Regenerated)), "{refused:?}");
+                }
+            }
+        }
+    }
+}
+
+/// A new beginning leaves its tombstone where the session was: late requests with that token must not remove its cookie.
+#[test]
+fn a_new_beginning_leaves_a_tombstone_under_the_latest_token() {
+    let store = world();
+    let first = begin(&store, ADA);
+    let last = regenerated(&store, &first);
+    run(store.inner.end_with_successors(LastRead::of(&first).unwrap(), Leaves::Tombstones, None, NOW))
+        .unwrap();
+    assert!(matches!(stored(&store, &last), Some(EntryValue::Tombstone(None))));
+    assert!(matches!(stored(&store, &first), Some(EntryValue::Tombstone(Some(next))) if next == last.id()));
+}
+
+/// The token of a visitor may be known to an attacker, who has planted it. A login of another user begins another session.
+#[test]
+fn a_logout_with_an_old_token_ends_no_session_of_another_subject() {
+    for end in endings() {
+        let store = world();
+        let visitor = begin(&store, VISITOR);
+        let user = moved(&store, &visitor, &login(b"\xa3ada"));
+        assert!(matches!(stored(&store, &visitor), Some(EntryValue::Tombstone(None))));
+        end(&store, &visitor, NOW);
+        assert!(lives(&store, &user));
+        assert_eq!(listed(&store), [user.id()]);
+
+        let again = moved(&store, &user, &login(b"\xa3ada"));
+        let bob = moved(&store, &again, &login_after(Changes::restarted(), b"\xa3bob"));
+        end(&store, &user, NOW);
+        assert!(lives(&store, &bob));
+    }
+}
+
+/// The same user has logged in again: the browser that logs out is the same.
+#[test]
+fn a_logout_with_an_old_token_ends_the_session_of_a_further_login() {
+    for end in endings() {
+        let store = world();
+        let user = begin(&store, ADA);
+        let again = moved(&store, &user, &login(b"\xa3ada"));
+        end(&store, &user, NOW);
+        assert!(!lives(&store, &again));
+    }
+}
+
+#[test]
+fn a_login_with_an_old_token_leaves_the_session_alone_and_so_does_the_session_of_the_request() {
+    let store = world();
+    let first = begin(&store, ADA);
+    let second = regenerated(&store, &first);
+    let third = regenerated(&store, &second);
+    run(store.end_superseded(&token(&first), None, EndedBy::Login, NOW)).unwrap();
+    run(store.end_superseded(&token(&first), Some(&third), EndedBy::Logout, NOW)).unwrap();
+    run(store.end_unusable(&token(&first), Some(&third), NOW)).unwrap();
+    assert!(lives(&store, &third));
+    assert_eq!(listed(&store), [third.id()]);
+    run(store.end_superseded(&token(&first), Some(&begin(&store, ADA)), EndedBy::Logout, NOW)).unwrap();
+    assert!(!lives(&store, &third));
+}
+
+#[test]
+fn r1_an_old_id_ends_the_session_that_continues_from_it() {
+    let store = world();
+    let first = begin(&store, ADA);
+    let second = regenerated(&store, &first);
+    let third = regenerated(&store, &second);
+    let end = |subject, id| run(store.end_session_of(subject, id)).unwrap();
+    assert!(!end("eve", first.id()) && lives(&store, &third), "it is not hers");
+    assert!(end("ada", first.id()));
+    assert!(!lives(&store, &third));
+    assert_eq!(listed(&store), []);
+    assert!(!end("ada", first.id()) && !end("ada", third.id()), "it has ended already");
+}
+
+/// The session to keep is not ended by way of its old id, which the list may still have.
+#[test]
+fn ending_the_others_keeps_a_session_that_was_just_given_another_token() {
+    let store = world();
+    let first = begin(&store, ADA);
+    let second = regenerated(&store, &first);
+    // As if the list could not be written when the session left it.
+    assert!(run(store.inner.enter("ada", first.id(), None, Timestamp::MAX, NOW)).unwrap());
+    assert_eq!(run(store.end_sessions_of("ada", Some(second.id()))).unwrap(), 0);
+    assert!(lives(&store, &second));
+    assert_eq!(listed(&store), [second.id()]);
+}
+
+/// A slow request may have loaded it in time.
+#[test]
+fn a_logout_with_an_old_token_ends_a_session_that_has_expired_meanwhile() {
+    let store = world();
+    let first = begin(&store, ADA);
+    let second = regenerated(&store, &first);
+    let now = second.expires().saturating_add(Duration::from_secs(1));
+    let slow = run(store.inner.backend.memory.fetch(key_of(&second), now)).unwrap();
+    assert!(slow.is_none());
+    run(store.inner.remove(&first, now)).unwrap();
+    assert!(stored(&store, &second).is_none());
+}
+
+/// Deleting may be permitted where comparing is not.
+#[test]
+fn a_logout_that_may_not_compare_deletes() {
+    let store = world();
+    for refused in 0..2 {
+        let first = begin(&store, ADA);
+        let second = regenerated(&store, &first);
+        let refused = [&first, &second][refused];
+        *store.inner.backend.refuses.lock().unwrap() = Some(key_of(refused));
+        run(store.inner.remove(&first, NOW)).unwrap();
+        assert!(stored(&store, &second).is_none());
+        assert_eq!(listed(&store), []);
+    }
+}
+
+/// A foreign writer has overwritten the entry since it was loaded.
+#[test]
+fn a_logout_deletes_an_entry_that_became_unreadable() {
+    let store = world();
+    let record = begin(&store, ADA);
+    *store.inner.backend.refuses.lock().unwrap() = Some(key_of(&record));
+    store.inner.backend.unreadable.store(true, std::sync::atomic::Ordering::Relaxed);
+    run(store.inner.remove(&record, NOW)).unwrap();
+    assert!(stored(&store, &record).is_none());
+    assert_eq!(listed(&store), []);
+}
+
+/// The request took longer than the minute that a tombstone lasts. The backend still has it for slow requests.
+#[test]
+fn r1_a_slow_logout_follows_a_tombstone_that_has_expired() {
+    for end in endings() {
+        let store = world();
+        let first = begin(&store, ADA);
+        let second = regenerated(&store, &first);
+        let last = regenerated(&store, &second);
+        let late = NOW.saturating_add(SUPERSEDED_FOR + Duration::from_secs(1));
+        assert_eq!(run(store.inner.backend.memory.fetch(key_of(&first), late)).unwrap(), None);
+        end(&store, &first, late);
+        assert!(!lives(&store, &last));
+        assert_eq!(listed(&store), []);
+    }
+}
+
+/// A new beginning also ends a session whose deadline was moved forward, and has passed: a slower request could renew it.
+#[test]
+fn a_slow_new_beginning_ends_a_session_that_has_expired_earlier() {
+    let store = world();
+    let first = begin(&store, ADA);
+    let sooner = NOW.saturating_add(Duration::from_secs(10));
+    assert!(run(store.inner.backend.memory.touch(key_of(&first), sooner, NOW)).unwrap());
+    let late = sooner.saturating_add(Duration::from_secs(1));
+    run(store.inner.end_with_successors(LastRead::of(&first).unwrap(), Leaves::Tombstones, None, late))
+        .unwrap();
+    assert!(!lives(&store, &first));
+}
+
+#[test]
+fn as_many_tombstones_are_followed_as_docs_design_md_says() {
+    for (tombstones, is_ended) in [(16, true), (17, false)] {
+        for end in endings() {
+            let store = world();
+            let (first, last) = chain(&store, tombstones);
+            end(&store, &first, NOW);
+            assert_eq!(!lives(&store, &last), is_ended);
+        }
+        let store = world();
+        let (first, last) = chain(&store, tombstones);
+        assert_eq!(run(store.end_session_of("ada", first.id())).unwrap(), is_ended);
+        assert_eq!(!lives(&store, &last), is_ended);
+    }
+}
+
+/// No store writes such tombstones. A program that can write to the backend could.
+#[test]
+fn tombstones_in_a_circle_are_not_followed_for_ever() {
+    let store = world();
+    let (one, two) = (begin(&store, ADA), begin(&store, ADA));
+    let end = |record: &Record, next: SessionId| {
+        let key = key_of(record);
+        let tombstone = store.inner.tombstone(key, Some(next), NOW).unwrap();
+        run(store.inner.backend.memory.delete(key)).unwrap();
+        assert!(run(store.inner.backend.memory.create(key, tombstone, NOW)).unwrap());
+    };
+    end(&one, two.id());
+    end(&two, one.id());
+    run(store.inner.remove(&one, NOW)).unwrap();
+    assert!(!run(store.end_session_of("ada", one.id())).unwrap());
+}
+
+/// As docs/WIRE.md has it.
+#[test]
+fn a_tombstone_names_the_next_session_id_or_none() {
+    let store = world();
+    let (first, next) = (begin(&store, ADA), SessionId::from_bytes([7; 16]));
+    let encode =
+        |store: &World, next| store.inner.format.encode_tombstone(key_of(&first), next, NOW).unwrap();
+    let decode = |store: &World, id, value: &[u8]| {
+        store.inner.format.decode(id, &Bytes::copy_from_slice(value)).map(|value| match value {
+            EntryValue::Tombstone(next) => next,
+            _ => panic!("another kind"),
+        })
+    };
+    let (plain, naming) = (encode(&store, None), encode(&store, Some(next)));
+    assert_eq!((plain.len(), plain[0]), (9, 2));
+    assert_eq!((naming.len(), naming[0], &naming[9..]), (25, 5, &[7; 16][..]));
+    assert_eq!(decode(&store, key_of(&first), &plain), Some(None));
+    assert_eq!(decode(&store, key_of(&first), &naming), Some(Some(next)));
+    for value in [&plain, &naming] {
+        assert_eq!(decode(&store, key_of(&first), &value[..value.len() - 1]), None);
+        assert_eq!(decode(&store, key_of(&first), &[value, &[0][..]].concat()), None);
+    }
+
+    let sealed = sealed();
+    let naming = encode(&sealed, Some(next));
+    assert_eq!(naming[0], 4);
+    assert!(!naming.windows(16).any(|bytes| bytes == [7; 16]));
+    assert_eq!(decode(&sealed, key_of(&first), &naming), Some(Some(next)));
+    assert_eq!(decode(&sealed, entry_of(next), &naming), None, "it is bound to its entry");
+    assert_eq!(decode(&sealed, key_of(&first), &encode(&store, Some(next))), None, "it is not sealed");
+}
