@@ -40,7 +40,7 @@ pub struct Entry {
 impl Entry {
     /// Reads a stored value after docs/WIRE.md; nothing if it says that the session goes on under another token.
     fn read(stored: &Stored) -> Option<Self> {
-        if stored.value[0] == 2 {
+        if is_tombstone(stored) {
             return None;
         }
         assert_eq!(stored.value[0], 1, "kind");
@@ -52,6 +52,16 @@ impl Entry {
         let written = (created + number(&header[6..10]), header[14] >> 4);
         Some(Self { created, written, expires: stored.expires.as_unix(), values })
     }
+}
+
+fn is_tombstone(stored: &Stored) -> bool {
+    matches!(stored.value[0], 2 | 5)
+}
+
+/// The id under which a session goes on, if its tombstone says it.
+fn named_by(stored: &Stored) -> Option<SessionId> {
+    let named = stored.value.get(9..).filter(|_| stored.value[0] == 5)?;
+    Some(SessionId::from_bytes(named.try_into().expect("an id")))
 }
 
 #[derive(Clone, Debug)]
@@ -164,6 +174,8 @@ pub struct Request {
     loaded: u64,
     /// When the newest session that it brought was written. A session that it begins is newer.
     newest: Option<Written>,
+    /// The ids that its tokens stand for.
+    brought: BTreeSet<SessionId>,
     /// The sessions that came beside the newest one.
     pub others: Vec<SessionId>,
     /// All of its cookies are known to be dead.
@@ -221,6 +233,8 @@ pub struct Request {
     pub created: BTreeSet<SessionId>,
     /// The sessions that it had and ended. If the store then fails to end the others that came, all are ended again.
     ended_own: BTreeSet<SessionId>,
+    /// The present commit ended its own session and began another: it ends what continues from the first one in the same way.
+    started_over: bool,
     /// The changes and requests of its handler that ended its own session, if the present commit did that.
     ended_by: Option<Log>,
     /// So did a `save` whose failure the handler was told: as far as it knows, its session goes on.
@@ -318,7 +332,7 @@ impl Request {
     /// A commit begins: the last one, which accepts values or does not, or a `save` of the handler.
     pub fn begin_commit(&mut self, now: Timestamp, last: bool, accepts: bool) {
         (self.committing, self.last) = (true, last);
-        self.ended_by = None;
+        (self.ended_by, self.started_over) = (None, false);
         let is_due = !last || !self.log.is_default() || self.failed.is_some();
         // A handler that was told of a failure has answered for it.
         if last {
@@ -404,6 +418,10 @@ impl Request {
 #[derive(Default)]
 pub struct World {
     pub sessions: BTreeMap<SessionId, Entry>,
+    /// The sessions that the memory freed, long after they had expired.
+    freed: BTreeMap<SessionId, Entry>,
+    /// The session that goes on from each session with another token, as the tombstones say.
+    successors: BTreeMap<SessionId, SessionId>,
     pub requests: Vec<Request>,
     /// After how many primitives the next fault comes, and whether it loses only the answer.
     pub fault: Option<(u8, bool)>,
@@ -538,7 +556,8 @@ impl Server {
         };
         for id in due {
             if self.stored(id).await.is_none() {
-                self.lock().sessions.remove(&id);
+                let world = &mut *self.lock();
+                world.freed.extend(world.sessions.remove_entry(&id));
             }
         }
     }
@@ -552,12 +571,20 @@ impl Backend for Server {
         self.check(fault, found.clone(), |world, request| {
             // The entry of a session that has expired, which ends for slower requests, too, with all that the request brought.
             if now.as_unix() == 0 {
-                assert!(request.ends);
+                assert!(request.ends || request.created.contains(&id));
+                // It could not be compared, and is gone, or has another token by now.
+                if request.base == Some(id) && found.as_ref().and_then(Entry::read).is_none() {
+                    request.end_own(id);
+                    world.ended(request);
+                }
                 return;
             }
             // The clock may have passed the deadline since the request read it.
             let entry = world.sessions.get(&id).filter(|entry| entry.expires > now.as_unix());
             assert_eq!(found.as_ref().and_then(Entry::read).as_ref(), entry);
+            if request.found.is_some() {
+                request.brought.insert(id);
+            }
             match (&mut request.found, entry) {
                 (Some(cookies), Some(entry)) => cookies.push(Found::Session(id, entry.clone())),
                 (Some(cookies), None) if found.is_some() => cookies.push(Found::Tombstone),
@@ -626,22 +653,57 @@ impl Backend for Server {
         let fault = self.turn("replace", id).await?;
         let entry = stored.as_ref().and_then(Entry::read);
         let moves = stored.is_some() && entry.is_none();
+        let (deletes, named) = (stored.is_none(), stored.as_ref().and_then(named_by));
         let answer = self.memory.replace(self.place(id), expected, stored, now).await?;
         let id = SessionId::from_bytes(id.to_bytes());
         self.check(fault, answer.clone(), |world, request| {
-            assert!(!request.void && !request.ended, "what does not count is saved");
             let own = request.base == Some(id);
+            let logs_out =
+                request.log.destroy || request.log.cleared && request.log.apply(&Values::new()).is_empty();
+            let is_own = own || request.ended_own.contains(&id);
+            let ends = deletes && (logs_out || !is_own);
+            assert!(!request.void && (ends || !request.ended), "what does not count is saved");
             assert!(now.as_unix() <= request.commit);
             assert!(answer != Replaced::Missing || !world.keeps(id), "lost, although it was loaded in time");
-            // It ended this session before, and the store did not acknowledge the end of the others: it finds it gone.
+            if ends {
+                match answer {
+                    Replaced::Conflict(current) if Entry::read(&current).is_some() => {}
+                    // The session goes on under another token, which is looked up next.
+                    Replaced::Conflict(_) if own => {
+                        request.end_own(id);
+                        world.ended(request);
+                    }
+                    Replaced::Conflict(_) => {}
+                    Replaced::Done | Replaced::Missing => world.deleted(request, id),
+                }
+                return;
+            }
+            // It ended this session before, and the store did not acknowledge the end of the others, or of what the session continues
+            // as: it finds it gone, or its tombstone.
             if request.ended_own.contains(&id) {
-                assert!(answer == Replaced::Missing, "an ended session is back");
+                let is_gone = match &answer {
+                    Replaced::Missing => true,
+                    Replaced::Conflict(current) => Entry::read(current).is_none(),
+                    Replaced::Done => false,
+                };
+                assert!(is_gone, "an ended session is back");
                 if moves && request.log.destroy {
                     world.ended(request);
+                    request.started_over = true;
                     return;
                 }
                 request.settle(None, Values::new());
                 request.ended = true;
+                return;
+            }
+            // Its session had another token by then, from another request or from a `save` of its own that failed. Its user has
+            // logged out, and the session that it begins has a token of its own.
+            if moves && !own && request.started_over && world.goes_on_from_own(request, id) {
+                assert_eq!(named, None, "a session that has ended goes on");
+                assert!(request.base != Some(id) && request.fresh != Some(id), "ends what it has just begun");
+                if !matches!(&answer, Replaced::Conflict(current) if Entry::read(current).is_some()) {
+                    world.sessions.remove(&id);
+                }
                 return;
             }
             assert!(own || request.created.contains(&id), "writes to another's session");
@@ -654,8 +716,11 @@ impl Backend for Server {
                 Replaced::Conflict(current) if Entry::read(&current).is_some() => {}
                 // Ended by this request or a different one: in both cases it begins a new session.
                 _ if starts_over => {
+                    assert_eq!(named, None, "a session that has ended goes on");
                     world.sessions.remove(&id);
+                    request.brought.insert(id);
                     world.ended(request);
+                    request.started_over = true;
                 }
                 Replaced::Conflict(_) | Replaced::Missing => {
                     if own {
@@ -665,6 +730,11 @@ impl Backend for Server {
                 }
                 Replaced::Done => {
                     let before = world.sessions.remove(&id).expect("an entry");
+                    if moves {
+                        // No user logs in here, so that the subject stays.
+                        assert_eq!(named, request.fresh, "a logout with the old token would not find it");
+                    }
+                    world.successors.extend(named.map(|next| (id, next)));
                     if let Some(entry) = &entry {
                         world.sessions.insert(id, entry.clone());
                     }
@@ -713,17 +783,7 @@ impl Backend for Server {
         let id = SessionId::from_bytes(id.to_bytes());
         self.check(fault, (), |world, request| {
             assert!(!request.void);
-            let before = world.sessions.remove(&id);
-            if request.base == Some(id) {
-                request.end_own(id);
-                world.ended(request);
-            } else if request.others.contains(&id) {
-                assert!(request.ends, "ends what came beside its session");
-            } else {
-                let expired = request.ends && before.is_none_or(|entry| entry.expires <= request.commit);
-                let own = request.created.contains(&id) || request.ended_own.contains(&id);
-                assert!(expired || own, "ends another's session");
-            }
+            world.deleted(request, id);
         })
     }
 }
@@ -737,6 +797,29 @@ pub fn mixed(number: u64) -> u64 {
 }
 
 impl World {
+    /// `request` deleted this entry, or found that it is gone.
+    fn deleted(&mut self, request: &mut Request, id: SessionId) {
+        let before = self.sessions.remove(&id);
+        if request.base == Some(id) {
+            request.end_own(id);
+            self.ended(request);
+        } else if request.others.contains(&id) {
+            assert!(request.ends, "ends what came beside its session");
+        } else {
+            let expired = request.ends && before.is_none_or(|entry| entry.expires <= request.commit);
+            let own = request.created.contains(&id) || request.ended_own.contains(&id);
+            let follows = request.ends && self.goes_on_from_own(request, id);
+            assert!(expired || own || follows, "ends another's session");
+        }
+    }
+
+    /// True if this session goes on from one whose token the request brought, or that it had.
+    fn goes_on_from_own(&self, request: &Request, id: SessionId) -> bool {
+        let next = |id: &SessionId| self.successors.get(id).copied();
+        let own = request.brought.iter().chain(&request.ended_own).chain(&request.created);
+        own.flat_map(|own| std::iter::successors(next(own), next)).any(|next| next == id)
+    }
+
     /// Fills `out` with bytes that look random, and are the same whenever the same script runs: the order of ids decides between sessions
     /// of one age.
     pub fn draw(&mut self, out: &mut [u8]) {
@@ -750,6 +833,12 @@ impl World {
     fn number(&self, id: EntryId) -> Option<usize> {
         let id = SessionId::from_bytes(id.to_bytes());
         self.ids.iter().position(|known| *known == id)
+    }
+
+    /// The new session of a request, as the request wrote it. If the request is slower than its deadline, the memory may have freed it
+    /// before the old session ends. It counts as begun: its client finds out that it has expired, as after any wait.
+    fn begun(&self, id: SessionId) -> &Entry {
+        self.sessions.get(&id).or_else(|| self.freed.get(&id)).expect("a new entry that nothing has ended")
     }
 
     /// True if there is such a session, and the backend still has it, even if it has expired.
@@ -768,9 +857,9 @@ impl World {
         request.began = true;
         let fresh = request.fresh.filter(|_| !after.is_empty());
         request.logged_in = fresh.is_some();
-        request.until = fresh.map_or(0, |id| self.sessions[&id].expires);
-        request.written = fresh.map_or((0, 0), |id| self.sessions[&id].written);
-        assert_eq!(fresh.map(|id| &self.sessions[&id].values), (!after.is_empty()).then_some(&after));
+        request.until = fresh.map_or(0, |id| self.begun(id).expires);
+        request.written = fresh.map_or((0, 0), |id| self.begun(id).written);
+        assert_eq!(fresh.map(|id| &self.begun(id).values), (!after.is_empty()).then_some(&after));
         request.settle(fresh, after);
     }
 
@@ -787,7 +876,7 @@ impl World {
             request.settle(Some(id), after);
         } else if request.log.regenerate && !after.is_empty() {
             let fresh = request.fresh.expect("a new entry before the old one goes");
-            let entry = &self.sessions[&fresh];
+            let entry = self.begun(fresh);
             assert!(fresh != id && entry.values == after && entry.created == before.created, "{entry:?}");
             assert!(
                 entry.written >= self::after(before.written, request.commit),

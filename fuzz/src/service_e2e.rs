@@ -165,6 +165,23 @@ struct Expected {
     lines_set: usize,
 }
 
+impl Expected {
+    /// A request ends the session of this token, also under the tokens that have replaced it.
+    fn may_end(&mut self, token: &str) {
+        let parent = |text: &String| self.parents.get(text).cloned();
+        let leads_from = |text: &String| {
+            let text = text.clone();
+            std::iter::successors(Some(text), |text| parent(text)).any(|of| of == token)
+        };
+        let ended: Vec<_> = self.tokens.keys().filter(|text| leads_from(text)).cloned().collect();
+        for text in ended {
+            let token = self.tokens.get_mut(&text).unwrap();
+            self.lines[token.line].logouts += 1;
+            token.may_end(&text);
+        }
+    }
+}
+
 type Shared = Arc<Mutex<Expected>>;
 
 fn lock(expected: &Shared) -> MutexGuard<'_, Expected> {
@@ -342,8 +359,9 @@ fn settled(store: &(impl Store + Clone), expected: &Expected) {
             [(of, n)] => {
                 assert_eq!(of, number);
                 assert!(line.done <= n && n <= line.started, "{n} of {line:?}");
-                // A logout does not follow a regenerate that it did not see: docs/DESIGN.md, known limits.
-                assert!(!line.logged_out || line.logins > 0, "logged out, and back: {line:?}");
+                // If the backend fails to compare, the logout deletes without that, perhaps what a regenerate has just left.
+                let blindly = line.logins > 0 && expected.failures > 0;
+                assert!(!line.logged_out || blindly, "logged out, and back: {line:?}");
             }
             _ => panic!("two tokens of one session: {line:?}"),
         }
@@ -501,8 +519,8 @@ struct About {
     /// The session that it has by now: line and count. A new one has no line before it is stored.
     session: Option<(usize, u64)>,
     token: Option<String>,
-    /// The other genuine cookies of the request.
-    others: Vec<String>,
+    /// The lines of its tokens that others have replaced, if all were tried.
+    superseded: Vec<usize>,
     /// A cookie of the request may be alive.
     may_live: bool,
     /// The store did not tell this service.
@@ -526,7 +544,7 @@ async fn handler(
         action,
         session: None,
         token: None,
-        others: Vec::new(),
+        superseded: Vec::new(),
         may_live: false,
         untold: true,
         asked: action != Action::Ping,
@@ -605,16 +623,13 @@ fn note_found(headers: &HeaderMap, seen: Option<(usize, u64)>, about: &mut About
         assert!(!known.iter().any(replaced), "a token counts that another token of the request has replaced");
     }
     let counted = counted.map(|(_, text)| (*text).clone());
-    let others = known.iter().map(|(_, text)| (*text).clone());
-    about.others = others.filter(|text| Some(text) != counted.as_ref()).collect();
     (about.session, about.token) = (seen, counted);
-    if seen.is_some() && about.action == Action::Logout {
-        // All sessions that the request brought end.
-        for other in &about.others {
-            let token = expected.tokens.get_mut(other).unwrap();
-            expected.lines[token.line].logouts += 1;
-            token.may_end(other);
-        }
+    if about.action == Action::Logout {
+        // All sessions that the request brought end, whatever tokens they have by now.
+        let brought = values.iter().filter_map(|text| expected.tokens.get(text));
+        let superseded = brought.filter(|token| values.len() <= 4 && token.fate == Fate::Refused);
+        about.superseded = superseded.map(|token| token.line).collect();
+        values.iter().for_each(|text| expected.may_end(text));
     }
     if let (Some((line, _)), Some(text)) = (seen, &about.token) {
         let line = &mut expected.lines[line];
@@ -622,10 +637,9 @@ fn note_found(headers: &HeaderMap, seen: Option<(usize, u64)>, about: &mut About
             Action::Count => line.started += 1,
             Action::CountTwice => line.started += 2,
             Action::Login => line.logins += 1,
-            Action::Logout => line.logouts += 1,
-            Action::Ping | Action::Look | Action::Fail => {}
+            Action::Ping | Action::Look | Action::Fail | Action::Logout => {}
         }
-        if matches!(about.action, Action::Login | Action::Logout) {
+        if about.action == Action::Login {
             expected.tokens.get_mut(text).unwrap().may_end(text);
         }
     }
@@ -690,7 +704,7 @@ fn answered(response: &Response<Body>, around: Around, expected: &mut Expected) 
     let headers = response.headers();
     let set = set_by(headers);
     expected.lines_set += usize::from(set.is_some());
-    let Some(about) = response.extensions().get::<About>() else {
+    let Some(about) = response.extensions().get::<About>().cloned() else {
         assert!(
             expected.failures > 0 && response.status() == StatusCode::SERVICE_UNAVAILABLE,
             "{response:?}"
@@ -735,7 +749,11 @@ fn answered(response: &Response<Body>, around: Around, expected: &mut Expected) 
             if let Some(old) = about.token.as_ref().filter(|old| **old != token && !is_sealed_token(old)) {
                 expected.tokens.get_mut(old).unwrap().fate = Fate::Refused;
             }
-            let fate = expected.tokens.get(&token).map_or(Fate::Genuine, |token| token.fate);
+            // A logout with the old token may have found the new one already.
+            let is_ended =
+                about.token.is_some() && expected.lines[line].logouts > 0 && !is_sealed_token(&token);
+            let new = if is_ended { Fate::MayBeEither } else { Fate::Genuine };
+            let fate = expected.tokens.get(&token).map_or(new, |token| token.fate);
             if let Some(old) = about.token.as_ref().filter(|old| **old != token) {
                 expected.parents.insert(token.clone(), old.clone());
             }
@@ -754,6 +772,9 @@ fn answered(response: &Response<Body>, around: Around, expected: &mut Expected) 
                 let token = expected.tokens.get_mut(old).unwrap();
                 expected.lines[token.line].logged_out = true;
                 token.fate = if is_sealed_token(old) { Fate::Genuine } else { Fate::Refused };
+            }
+            for line in about.superseded {
+                expected.lines[line].logged_out = true;
             }
         }
         _ => assert_eq!(token, None, "a cookie for looking: {about:?}"),

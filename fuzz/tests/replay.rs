@@ -50,7 +50,7 @@ fn corpora_hold() {
 }
 
 /// A name of the cause for each input that once failed; no such input is without one.
-const REGRESSIONS: [(&str, &str); 22] = [
+const REGRESSIONS: [(&str, &str); 28] = [
     ("cookie_multi_field", "copies_of_a_broken_token"),
     ("csrf_token", "words_of_the_refusal"),
     ("session_model", "renewal_of_a_regenerated_session"),
@@ -71,7 +71,13 @@ const REGRESSIONS: [(&str, &str); 22] = [
     ("session_model", "renewal_after_a_partly_failed_end"),
     ("session_model", "end_outside_that_failed_after_an_end_inside"),
     ("session_model", "session_freed_by_a_host_that_is_ahead"),
+    ("session_model", "values_after_an_end_beside_a_regenerate"),
+    ("session_model", "values_after_an_end_and_a_failed_regenerate"),
+    ("session_model", "values_after_an_end_beside_an_expired_token"),
+    ("session_model", "new_session_freed_before_the_old_one_ends"),
+    ("session_model", "save_after_an_end_that_met_a_tombstone"),
     ("service_e2e", "dead_cookie_of_an_outer_service"),
+    ("service_e2e", "logout_with_a_replaced_token"),
     ("set_cookie_build", "retired_name_beyond_the_last_chunk"),
 ];
 
@@ -226,6 +232,40 @@ fn session_freed_by_a_host_that_is_ahead() {
     regression("session_model", "session_freed_by_a_host_that_is_ahead");
 }
 
+/// The model was wrong: a handler called `destroy` and set values while another request gave the session a new token. The session
+/// ends under that token, too, and leaves a tombstone there.
+#[test]
+fn values_after_an_end_beside_a_regenerate() {
+    regression("session_model", "values_after_an_end_beside_a_regenerate");
+}
+
+/// The model was wrong: the reply to a `save` with a new token was lost, and the handler then called `destroy` and set values. The
+/// session has the new token, and ends under it.
+#[test]
+fn values_after_an_end_and_a_failed_regenerate() {
+    regression("session_model", "values_after_an_end_and_a_failed_regenerate");
+}
+
+/// A handler called `destroy` and set values. A second cookie of the request had the token from before, whose tombstone had
+/// expired. The session was ended by way of that token before the new one began, and left no tombstone.
+#[test]
+fn values_after_an_end_beside_an_expired_token() {
+    regression("session_model", "values_after_an_end_beside_an_expired_token");
+}
+
+/// The model was wrong: a request took weeks between its two steps, and the memory had freed the new session before the old one ended.
+#[test]
+fn new_session_freed_before_the_old_one_ends() {
+    regression("session_model", "new_session_freed_before_the_old_one_ends");
+}
+
+/// The model was wrong: a `save` after `clear` found the tombstone of a session that another request had given a new token, and failed to
+/// read the session under that token. The handler was told. Its next `save` finds the tombstone again, and that its session has ended.
+#[test]
+fn save_after_an_end_that_met_a_tombstone() {
+    regression("session_model", "save_after_an_end_that_met_a_tombstone");
+}
+
 /// An input that fails must fail again: time, tokens and their order are those of the input.
 #[test]
 fn one_input_does_one_thing() {
@@ -273,4 +313,10 @@ fn random_bytes_hold() {
     for (_, check) in CHECKS {
         for_random_bytes(5_000, check);
     }
+}
+
+/// The model was wrong: a logout with a token that a login had replaced ends the session, under the new token.
+#[test]
+fn logout_with_a_replaced_token() {
+    regression("service_e2e", "logout_with_a_replaced_token");
 }

@@ -33,7 +33,8 @@ pub struct Value {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Content {
     Session(Session),
-    Tombstone,
+    /// It names the token under which the session continues, if the subject is the same.
+    Tombstone(Option<u8>),
     List(List),
 }
 
@@ -131,6 +132,14 @@ impl Backend {
         match self.entries.get(&Place::Session(token)) {
             Some(Value { content: Content::Session(session), .. }) => Some(*session),
             _ => None,
+        }
+    }
+
+    /// The session that this token leads to, or that continues from it.
+    pub fn behind(&self, token: u8) -> Option<Session> {
+        match self.entries.get(&Place::Session(token)) {
+            Some(Value { content: Content::Tombstone(next), .. }) => self.behind((*next)?),
+            _ => self.session(token),
         }
     }
 

@@ -65,6 +65,8 @@ pub enum Mistake {
     EndsUnflagged,
     /// `end_other_sessions` keeps no session.
     KeepsNone,
+    /// A logout does not look for the session that continues from a tombstone.
+    FollowsNone,
 }
 
 /// The result for the client of a request, or for the caller of `end_sessions_of`.
@@ -235,6 +237,7 @@ impl Program {
                 let created = self.create(&mut io, None, self.logged_in(None), None)?;
                 Ok(created.map_or(Answer::Ended, |record| Answer::Stored(record.token)))
             }
+            (Deed::Logout, None) => self.end_behind(&mut io).map(|()| Answer::Removed),
             (_, None) => Ok(Answer::NotFound),
             (Deed::Renew, Some(base)) => self.renew(&mut io, base),
             (Deed::Update | Deed::LateUpdate, Some(base)) => self.save(&mut io, base),
@@ -341,8 +344,46 @@ impl Program {
 
     /// `Inner::remove`.
     fn remove(self, io: &mut Io, record: Record) -> Step<()> {
-        io.call(Call::Delete(Place::Session(record.token)))?;
-        self.leave(io, record)
+        let content = Content::Session(record.session);
+        self.end_with_successors(io, record.token, Value { revision: record.revision, content })
+    }
+
+    /// `Inner::end_behind`.
+    fn end_behind(self, io: &mut Io) -> Step<()> {
+        match io.fetch(Place::Session(self.token))? {
+            Some(found) => self.end_with_successors(io, self.token, found),
+            None => Ok(()),
+        }
+    }
+
+    /// `Inner::end_with_successors`, and in it `Inner::end_entry`.
+    fn end_with_successors(self, io: &mut Io, token: u8, read: Value) -> Step<()> {
+        let (mut reached, mut tokens, mut is_listed) = (Some((token, read)), Vec::new(), false);
+        while let Some((token, read)) = reached.take() {
+            tokens.push(token);
+            let (mut present, mut next) = (Some(read), None);
+            while let Some(Value { revision, content }) = present.take() {
+                match content {
+                    Content::Session(session) => {
+                        is_listed = session.has_subject;
+                        if let Reply::Conflict(newer) =
+                            io.call(Call::Exchange(Place::Session(token), revision, None))?
+                        {
+                            present = Some(newer);
+                        }
+                    }
+                    Content::Tombstone(named) if self.mistake != Mistake::FollowsNone => next = named,
+                    Content::Tombstone(_) | Content::List(_) => {}
+                }
+            }
+            if let Some(next) = next {
+                reached = io.fetch(Place::Session(next))?.map(|found| (next, found));
+            }
+        }
+        if is_listed {
+            self.edit(io, None, |list| list.0.retain(|(listed, _)| !tokens.contains(listed)))?;
+        }
+        Ok(())
     }
 
     /// `Inner::create`.
@@ -389,10 +430,12 @@ impl Program {
                 return Ok(Answer::Ended);
             }
             let place = Place::Session(base.token);
+            let keeps_subject = base.session.has_subject == after.has_subject;
+            let named = new.map(|new| new.token).filter(|_| keeps_subject);
             let outcome = if self.mistake == Mistake::RegenerateDeletes {
                 io.call(Call::Delete(place))?
             } else {
-                io.call(Call::Exchange(place, expected, Some(Content::Tombstone)))?
+                io.call(Call::Exchange(place, expected, Some(Content::Tombstone(named))))?
             };
             match outcome {
                 Reply::Done => {

@@ -93,6 +93,8 @@ pub struct Since {
     token: u8,
     /// The token under which the values of that session began.
     began: Option<u8>,
+    /// The session that the token led to, or that continues from it.
+    behind: Option<Session>,
     /// The logins whose sessions clients had.
     logins: Numbers,
     /// The login of that session.
@@ -155,6 +157,7 @@ impl State {
         let since = Since {
             token,
             began: self.backend.session(token).map(|session| session.began),
+            behind: self.backend.behind(token),
             login: self.backend.session(token).map(|session| session.login),
             logins: logins.fold(Numbers::default(), |mut logins, login| {
                 logins.insert(login);
@@ -320,12 +323,21 @@ impl Model for Scenario {
                 })
             }),
             Property::always("no session comes back", |_: &Self, state: &State| !state.came_back),
-            Property::always("a logout ends the session", |scenario: &Self, state: &State| {
-                let mut logouts = state.answers(scenario, Deed::Logout);
-                logouts.all(|(_, answer, since)| {
-                    answer != Answer::Removed || state.backend.session(since.token).is_none()
-                })
-            }),
+            Property::always(
+                "a logout ends the session, under whatever token",
+                |scenario: &Self, state: &State| {
+                    let mut logouts = state.answers(scenario, Deed::Logout);
+                    logouts.all(|(_, answer, since)| {
+                        // A login of a visitor begins a session that the visitor's token does not end.
+                        let is_same = |session: &Session| {
+                            since.behind.is_some_and(|behind| {
+                                behind.began == session.began && behind.has_subject == session.has_subject
+                            })
+                        };
+                        answer != Answer::Removed || state.sessions().all(|(_, session)| !is_same(&session))
+                    })
+                },
+            ),
             Property::always(
                 "ending all leaves no earlier session, under whatever token",
                 |scenario: &Self, state: &State| {

@@ -73,6 +73,14 @@ fn an_end_that_flags_nothing_is_found() {
 }
 
 #[test]
+fn a_logout_that_does_not_follow_a_new_token_is_found() {
+    let rule = "a logout ends the session, under whatever token";
+    for deed in [Deed::Regenerate, Deed::Login] {
+        finds(Mistake::FollowsNone, &[deed, Deed::Logout], 0, rule);
+    }
+}
+
+#[test]
 fn an_end_of_the_others_that_keeps_none_is_found() {
     finds(Mistake::KeepsNone, &[Deed::EndOthers], 0, "ending the others keeps the own session");
 }

@@ -174,6 +174,7 @@ fn send(store: &ServerStore<Recorder>, cookies: &Cookies, request: u8, deed: Dee
             };
             match deed {
                 Deed::Login => session.login(SUBJECT)?,
+                Deed::Logout => session.destroy()?,
                 _ if session.id().is_none() => {}
                 Deed::Renew => {
                     session.get::<u64>("n")?;
@@ -182,7 +183,6 @@ fn send(store: &ServerStore<Recorder>, cookies: &Cookies, request: u8, deed: Dee
                     session.update("n", move |n: Option<u64>| n.unwrap_or(0) | 1 << request)?;
                 }
                 Deed::Regenerate => session.regenerate()?,
-                Deed::Logout => session.destroy()?,
                 Deed::EndOthers if session.subject().is_none() => {}
                 Deed::EndOthers => session.end_other_sessions().await.map(drop)?,
                 Deed::EndAll => unreachable!(),
@@ -545,4 +545,5 @@ fn a_model_of_other_code_is_refused() {
     assert!(refused(Mistake::EndsUnflagged, &[Deed::Regenerate, Deed::EndAll]));
     assert!(refused(Mistake::SaveCreates, &[Deed::Update, Deed::Logout]));
     assert!(refused(Mistake::KeepsNone, &[Deed::EndOthers]));
+    assert!(refused(Mistake::FollowsNone, &[Deed::Regenerate, Deed::Logout]));
 }
