@@ -248,6 +248,16 @@ fn a_server_error_drops_the_values_of_a_session_that_began_after_a_destroy() {
     }
 }
 
+/// Its failure reached no caller, so the end of the request is the last attempt.
+#[test]
+fn an_end_that_failed_is_done_under_a_server_error_too() {
+    let mut state = stored();
+    fail(&mut state, WISHES[3]);
+    let (last, leftovers) = state.begin_commit(Disposition::DropValues, true, |_| GOES_ON);
+    drop(leftovers);
+    assert_eq!(last.outcome, Outcome::Destroy);
+}
+
 /// A new session whose lifetime passes before it is stored: the client never had a cookie of it.
 #[test]
 fn a_session_that_was_never_stored_is_not_removed_from_the_client() {
@@ -347,6 +357,35 @@ fn a_displaced_closure_is_dropped_when_the_state_is_unlocked() {
     assert_eq!(Arc::strong_count(&held), 2);
     drop(locked);
     assert_eq!(Arc::strong_count(&held), 1);
+}
+
+/// What an application keeps in a closure may use the session when it is dropped.
+#[test]
+fn a_closure_of_a_failure_that_the_handler_got_is_dropped_when_the_state_is_unlocked() {
+    struct Looks(std::sync::Weak<std::sync::Mutex<State>>, Arc<std::sync::Mutex<Option<bool>>>);
+    impl Drop for Looks {
+        fn drop(&mut self) {
+            let state = self.0.upgrade().unwrap();
+            *self.1.lock().unwrap() = Some(state.try_lock().is_ok());
+        }
+    }
+    let state = Arc::new(std::sync::Mutex::new(stored()));
+    let was_free = Arc::default();
+    let held = Looks(Arc::downgrade(&state), Arc::clone(&was_free));
+    let step: UpdateStep = Arc::new(move |_| {
+        let _ = &held;
+        Ok(None)
+    });
+    let mut locked = state.lock().unwrap();
+    locked.update("n", step, one());
+    drop(commit(&mut locked, GOES_ON));
+    drop(locked.commit_failed());
+    locked.failure_was_told();
+    let (last, leftovers) = locked.begin_commit(Disposition::Accept, true, |_| GOES_ON);
+    drop(locked);
+    assert_eq!(*was_free.lock().unwrap(), None);
+    drop((last, leftovers));
+    assert_eq!(*was_free.lock().unwrap(), Some(true));
 }
 
 #[test]
