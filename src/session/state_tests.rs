@@ -359,7 +359,7 @@ fn a_displaced_closure_is_dropped_when_the_state_is_unlocked() {
     assert_eq!(Arc::strong_count(&held), 1);
 }
 
-/// What an application keeps in a closure may use the session when it is dropped.
+/// A value that an application keeps in a closure may use the session when it is dropped.
 #[test]
 fn a_closure_of_a_failure_that_the_handler_got_is_dropped_when_the_state_is_unlocked() {
     struct Looks(std::sync::Weak<std::sync::Mutex<State>>, Arc<std::sync::Mutex<Option<bool>>>);
