@@ -236,7 +236,7 @@ impl Changes {
     }
 
     /// Returns the changes of a handler that has called `destroy`.
-    #[cfg(test)]
+    #[cfg(all(test, feature = "memory"))]
     pub(crate) fn restarted() -> Self {
         let mut changes = Self::default();
         changes.restart();

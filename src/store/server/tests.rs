@@ -7,6 +7,7 @@ use super::native_format::StoredHeader;
 use super::*;
 use crate::clock::TestClock;
 use crate::crypto::{CountingRandom, NoRandom, Random, SystemRandom};
+#[cfg(feature = "memory")]
 use crate::event::Refusal;
 use crate::join::tests::run;
 use crate::store::Replaced;
