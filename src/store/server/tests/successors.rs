@@ -14,21 +14,22 @@ const ADA: &[u8] = b"\x81\xa2\x01s\xa3ada";
 /// The reserved key of the subject.
 const SUBJECT: &str = "\u{1}s";
 
-/// A backend in memory that does not compare one of its entries, and may not read it either, as if it were too long.
+/// A backend in memory that does not compare one of its entries, and may not read it either.
 #[derive(Default)]
 struct Refusing {
     memory: Memory,
     refuses: std::sync::Mutex<Option<EntryId>>,
-    unreadable: std::sync::atomic::AtomicBool,
+    read_error: std::sync::Mutex<Option<fn() -> Error>>,
 }
 
 impl Backend for Refusing {
     async fn fetch(&self, id: EntryId, now: Timestamp) -> Result<Option<Stored>, Error> {
         let refuses = *self.refuses.lock().unwrap() == Some(id);
-        if refuses && self.unreadable.load(std::sync::atomic::Ordering::Relaxed) {
-            return Err(Error::unreadable("too long"));
+        let error = self.read_error.lock().unwrap().filter(|_| refuses);
+        match error {
+            Some(error) => Err(error()),
+            None => self.memory.fetch(id, now).await,
         }
-        self.memory.fetch(id, now).await
     }
 
     async fn create(&self, id: EntryId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
@@ -56,6 +57,9 @@ impl Backend for Refusing {
         self.memory.delete(id).await
     }
 }
+
+const TOO_LONG: fn() -> Error = || Error::unreadable("too long");
+const DOWN: fn() -> Error = || Error::unavailable("down");
 
 type World = ServerStore<Refusing>;
 
@@ -275,10 +279,37 @@ fn a_logout_deletes_an_entry_that_became_unreadable() {
     let store = world();
     let record = begin(&store, ADA);
     *store.inner.backend.refuses.lock().unwrap() = Some(key_of(&record));
-    store.inner.backend.unreadable.store(true, std::sync::atomic::Ordering::Relaxed);
+    *store.inner.backend.read_error.lock().unwrap() = Some(TOO_LONG);
     run(store.inner.remove(&record, NOW)).unwrap();
     assert!(stored(&store, &record).is_none());
     assert_eq!(listed(&store), []);
+}
+
+/// A repetition then finds the session.
+#[test]
+fn an_ending_that_cannot_read_an_old_token_is_an_error_and_deletes_nothing() {
+    let store = world();
+    let first = begin(&store, ADA);
+    let second = regenerated(&store, &first);
+    *store.inner.backend.refuses.lock().unwrap() = Some(key_of(&first));
+    *store.inner.backend.read_error.lock().unwrap() = Some(DOWN);
+    let ended = run(store.end_superseded(&token(&first), None, EndedBy::Logout, NOW));
+    assert!(ended.unwrap_err().is_unavailable());
+    assert!(run(store.inner.end_by_id("ada", first.id(), NOW)).unwrap_err().is_unavailable());
+    assert!(matches!(stored(&store, &first), Some(EntryValue::Tombstone(Some(_)))) && lives(&store, &second));
+    // An entry that a foreign program has written there is no session of the user.
+    *store.inner.backend.read_error.lock().unwrap() = Some(TOO_LONG);
+    assert!(!run(store.inner.end_by_id("ada", first.id(), NOW)).unwrap());
+}
+
+/// The tombstone that the browser's old token needs cannot be left without comparing.
+#[test]
+fn a_new_beginning_that_may_not_compare_is_an_error_and_leaves_the_session() {
+    let store = world();
+    let first = begin(&store, ADA);
+    *store.inner.backend.refuses.lock().unwrap() = Some(key_of(&first));
+    let begun = run(store.inner.regenerate(first.clone(), &Changes::restarted(), NOW));
+    assert!(begun.unwrap_err().is_unavailable() && lives(&store, &first));
 }
 
 /// The request took longer than the minute that a tombstone lasts. The backend still has it for slow requests.
