@@ -68,7 +68,7 @@ impl<B: Backend> Inner<B> {
                 }
             }
             // If no value is left, there is no new entry, and the old one is deleted without a tombstone. The tombstone of a visitor's
-            // session does not name that of the user who has logged in: it is not for the visitor's token to end it.
+            // session does not name the session of the user who has logged in: the visitor's token must not end that session.
             let tombstone = match new {
                 Some(new) => Some(self.tombstone(key_of(base), keeps_subject.then_some(new.id()), now)?),
                 None => None,

@@ -297,7 +297,7 @@ fn an_ending_that_cannot_read_an_old_token_is_an_error_and_deletes_nothing() {
     assert!(ended.unwrap_err().is_unavailable());
     assert!(run(store.inner.end_by_id("ada", first.id(), NOW)).unwrap_err().is_unavailable());
     assert!(matches!(stored(&store, &first), Some(EntryValue::Tombstone(Some(_)))) && lives(&store, &second));
-    // An entry that a foreign program has written there is no session of the user.
+    // An entry of a foreign program under that id is not a session of the user.
     *store.inner.backend.read_error.lock().unwrap() = Some(TOO_LONG);
     assert!(!run(store.inner.end_by_id("ada", first.id(), NOW)).unwrap());
 }
