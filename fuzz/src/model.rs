@@ -233,8 +233,9 @@ pub struct Request {
     pub created: BTreeSet<SessionId>,
     /// The sessions that it had and ended. If the store then fails to end the others that came, all are ended again.
     ended_own: BTreeSet<SessionId>,
-    /// The present commit ended its own session and began another: it ends what continues from the first one in the same way.
-    started_over: bool,
+    /// The session of its own that the present commit ended, and what it knew before. It ends what continues from that session in the
+    /// same way, and only then knows that all has ended.
+    ending: Option<(SessionId, Box<Self>)>,
     /// The changes and requests of its handler that ended its own session, if the present commit did that.
     ended_by: Option<Log>,
     /// So did a `save` whose failure the handler was told: as far as it knows, its session goes on.
@@ -332,7 +333,7 @@ impl Request {
     /// A commit begins: the last one, which accepts values or does not, or a `save` of the handler.
     pub fn begin_commit(&mut self, now: Timestamp, last: bool, accepts: bool) {
         (self.committing, self.last) = (true, last);
-        (self.ended_by, self.started_over) = (None, false);
+        (self.ended_by, self.ending) = (None, None);
         let is_due = !last || !self.log.is_default() || self.failed.is_some();
         // A handler that was told of a failure has answered for it.
         if last {
@@ -396,6 +397,15 @@ impl Request {
     /// It ended this session of its own, and the store did not acknowledge all of that commit.
     pub fn has_half_ended(&self, id: SessionId) -> bool {
         self.faulted && self.ended_own.contains(&id)
+    }
+
+    /// The store did not acknowledge a step: the request knows what it knew before. To end a session with what continues from it is one step.
+    fn learns_nothing(self, created: BTreeSet<SessionId>) -> Self {
+        let before = match self.ending {
+            Some((_, before)) => *before,
+            None => self,
+        };
+        Self { created, fresh: None, faulted: true, ..before }
     }
 
     fn end_own(&mut self, id: SessionId) {
@@ -486,9 +496,17 @@ impl Server {
             Some((0, false)) => Fault::Before,
         };
         world.fault = None;
-        world.requests[self.request].faulted = true;
+        let mut request = std::mem::take(&mut world.requests[self.request]);
+        request.ending = request.ending.filter(|(ended, _)| {
+            let id = SessionId::from_bytes(id.to_bytes());
+            *ended == id || world.successors_of(*ended).any(|next| next == id)
+        });
         if fault == Fault::Before {
-            world.requests[self.request].fresh = None;
+            let created = request.created.clone();
+            request = request.learns_nothing(created);
+        }
+        world.requests[self.request] = request;
+        if fault == Fault::Before {
             return Err(Error::unavailable("not done"));
         }
         Ok(fault)
@@ -506,7 +524,7 @@ impl Server {
         if fault == Fault::After {
             let before = request.clone();
             check(&mut world, &mut request);
-            request = Request { created: request.created, fresh: None, ..before };
+            request = before.learns_nothing(request.created);
         } else {
             check(&mut world, &mut request);
             if let Some(entry) = request.base.and_then(|id| world.sessions.get(&id)) {
@@ -574,8 +592,7 @@ impl Backend for Server {
                 assert!(request.ends || request.created.contains(&id));
                 // It could not be compared, and is gone, or has another token by now.
                 if request.base == Some(id) && found.as_ref().and_then(Entry::read).is_none() {
-                    request.end_own(id);
-                    world.ended(request);
+                    world.begins_to_end(request, id);
                 }
                 return;
             }
@@ -670,8 +687,7 @@ impl Backend for Server {
                     Replaced::Conflict(current) if Entry::read(&current).is_some() => {}
                     // The session goes on under another token, which is looked up next.
                     Replaced::Conflict(_) if own => {
-                        request.end_own(id);
-                        world.ended(request);
+                        world.begins_to_end(request, id);
                     }
                     Replaced::Conflict(_) => {}
                     Replaced::Done | Replaced::Missing => world.deleted(request, id),
@@ -688,8 +704,7 @@ impl Backend for Server {
                 };
                 assert!(is_gone, "an ended session is back");
                 if moves && request.log.destroy {
-                    world.ended(request);
-                    request.started_over = true;
+                    world.begins_to_end(request, id);
                     return;
                 }
                 request.settle(None, Values::new());
@@ -698,7 +713,7 @@ impl Backend for Server {
             }
             // Its session had another token by then, from another request or from a `save` of its own that failed. Its user has
             // logged out, and the session that it begins has a token of its own.
-            if moves && !own && request.started_over && world.goes_on_from_own(request, id) {
+            if moves && !own && request.ending.is_some() && world.goes_on_from_own(request, id) {
                 assert_eq!(named, None, "a session that has ended goes on");
                 assert!(request.base != Some(id) && request.fresh != Some(id), "ends what it has just begun");
                 if !matches!(&answer, Replaced::Conflict(current) if Entry::read(current).is_some()) {
@@ -719,8 +734,7 @@ impl Backend for Server {
                     assert_eq!(named, None, "a session that has ended goes on");
                     world.sessions.remove(&id);
                     request.brought.insert(id);
-                    world.ended(request);
-                    request.started_over = true;
+                    world.begins_to_end(request, id);
                 }
                 Replaced::Conflict(_) | Replaced::Missing => {
                     if own {
@@ -815,9 +829,14 @@ impl World {
 
     /// True if this session goes on from one whose token the request brought, or that it had.
     fn goes_on_from_own(&self, request: &Request, id: SessionId) -> bool {
-        let next = |id: &SessionId| self.successors.get(id).copied();
         let own = request.brought.iter().chain(&request.ended_own).chain(&request.created);
-        own.flat_map(|own| std::iter::successors(next(own), next)).any(|next| next == id)
+        own.flat_map(|own| self.successors_of(*own)).any(|next| next == id)
+    }
+
+    /// The sessions that this one goes on as, one after the other.
+    fn successors_of(&self, id: SessionId) -> impl Iterator<Item = SessionId> {
+        let next = |id: &SessionId| self.successors.get(id).copied();
+        std::iter::successors(next(&id), next)
     }
 
     /// Fills `out` with bytes that look random, and are the same whenever the same script runs: the order of ids decides between sessions
@@ -861,6 +880,16 @@ impl World {
         request.written = fresh.map_or((0, 0), |id| self.begun(id).written);
         assert_eq!(fresh.map(|id| &self.begun(id).values), (!after.is_empty()).then_some(&after));
         request.settle(fresh, after);
+    }
+
+    /// `request` ended its session `id`, and goes on to what continues from it.
+    fn begins_to_end(&self, request: &mut Request, id: SessionId) {
+        let before = Box::new(request.clone());
+        if request.fresh.is_none() {
+            request.end_own(id);
+        }
+        self.ended(request);
+        request.ending = Some((id, before));
     }
 
     /// `request` replaced its session `before` by `entry`, or removed it: nothing that anyone had saved is lost by that.

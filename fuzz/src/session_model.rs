@@ -424,7 +424,7 @@ impl Play {
                 let ends = request.log.destroy || request.log.regenerate;
                 request.void |= !request.committing;
                 let id = request.base.filter(|_| ends && request.committing && !request.void)?;
-                Some((*number, id))
+                Some((*number, id, request.followed))
             };
             numbers.iter().filter_map(ends).collect()
         };
@@ -433,8 +433,11 @@ impl Play {
             yield_now().await;
         }
         let world = self.server.lock();
-        for (number, id) in ending {
-            let lives = !world.requests[number].faulted && world.sessions.contains_key(&id);
+        for (number, id, followed) in ending {
+            let request = &world.requests[number];
+            // It went on from the session inside, and its own is one whose token no client has.
+            let gave_up = request.followed && !followed && request.created.contains(&id);
+            let lives = !request.faulted && !gave_up && world.sessions.contains_key(&id);
             assert!(!lives, "logged in for good, by hanging up");
         }
     }

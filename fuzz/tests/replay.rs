@@ -50,7 +50,7 @@ fn corpora_hold() {
 }
 
 /// A name of the cause for each input that once failed; no such input is without one.
-const REGRESSIONS: [(&str, &str); 29] = [
+const REGRESSIONS: [(&str, &str); 32] = [
     ("cookie_multi_field", "copies_of_a_broken_token"),
     ("csrf_token", "words_of_the_refusal"),
     ("session_model", "renewal_of_a_regenerated_session"),
@@ -76,6 +76,9 @@ const REGRESSIONS: [(&str, &str); 29] = [
     ("session_model", "values_after_an_end_beside_an_expired_token"),
     ("session_model", "new_session_freed_before_the_old_one_ends"),
     ("session_model", "save_after_an_end_that_met_a_tombstone"),
+    ("session_model", "end_that_failed_after_its_new_session"),
+    ("session_model", "end_that_failed_where_its_session_goes_on"),
+    ("session_model", "client_that_left_before_its_session_was_given_up"),
     ("service_e2e", "dead_cookie_of_an_outer_service"),
     ("service_e2e", "logout_with_a_replaced_token"),
     ("service_e2e", "newest_token_beyond_the_fourth"),
@@ -326,4 +329,25 @@ fn logout_with_a_replaced_token() {
 #[test]
 fn newest_token_beyond_the_fourth() {
     regression("service_e2e", "newest_token_beyond_the_fourth");
+}
+
+/// The model was wrong: a handler ended its session and began another, which was saved. The session had another token by then, and
+/// the store failed there. The handler was told so, and the client was not given the new session.
+#[test]
+fn end_that_failed_after_its_new_session() {
+    regression("session_model", "end_that_failed_after_its_new_session");
+}
+
+/// The model was wrong: the end of a session failed where the session had another token by then. What the handler did next counted
+/// from the session, and not from nothing.
+#[test]
+fn end_that_failed_where_its_session_goes_on() {
+    regression("session_model", "end_that_failed_where_its_session_goes_on");
+}
+
+/// The model was wrong: an outer service had saved a session of its own. Its client hung up, and it went on from the session of the
+/// inner service, which it ended.
+#[test]
+fn client_that_left_before_its_session_was_given_up() {
+    regression("session_model", "client_that_left_before_its_session_was_given_up");
 }
