@@ -399,13 +399,13 @@ impl Request {
         self.faulted && self.ended_own.contains(&id)
     }
 
-    /// The store did not acknowledge a step: the request knows what it knew before. To end a session with what continues from it is one step.
-    fn learns_nothing(self, created: BTreeSet<SessionId>) -> Self {
-        let before = match self.ending {
-            Some((_, before)) => *before,
+    /// The store did not acknowledge a step: the request knows what it knew before, and before the whole end if that is the step.
+    fn learns_nothing(mut self, created: BTreeSet<SessionId>, of_end: bool) -> Self {
+        let before = match self.ending.take_if(|_| of_end) {
+            Some((_, before)) => Self { faulted: true, ..*before },
             None => self,
         };
-        Self { created, fresh: None, faulted: true, ..before }
+        Self { created, fresh: None, ..before }
     }
 
     fn end_own(&mut self, id: SessionId) {
@@ -459,7 +459,10 @@ pub struct Server {
 enum Fault {
     None,
     Before,
-    After,
+    /// Only the answer is lost. The step may be one of the end of a session.
+    After {
+        of_end: bool,
+    },
 }
 
 fn deadline(created: u64, now: u64) -> u64 {
@@ -486,30 +489,28 @@ impl Server {
         tokio::task::yield_now().await;
         let mut world = self.lock();
         (self.request, call, world.number(id)).hash(&mut world.trace);
-        let fault = match &mut world.fault {
+        let done = match &mut world.fault {
             None => return Ok(Fault::None),
             Some((wait @ 1.., _)) => {
                 *wait -= 1;
                 return Ok(Fault::None);
             }
-            Some((0, true)) => Fault::After,
-            Some((0, false)) => Fault::Before,
+            Some((0, done)) => *done,
         };
         world.fault = None;
-        let mut request = std::mem::take(&mut world.requests[self.request]);
-        request.ending = request.ending.filter(|(ended, _)| {
-            let id = SessionId::from_bytes(id.to_bytes());
-            *ended == id || world.successors_of(*ended).any(|next| next == id)
-        });
-        if fault == Fault::Before {
-            let created = request.created.clone();
-            request = request.learns_nothing(created);
+        world.requests[self.request].faulted = true;
+        let ending = &world.requests[self.request].ending;
+        let id = SessionId::from_bytes(id.to_bytes());
+        // An entry that cannot be compared is read again, and deleted: the end goes on.
+        let of_end = call != "remove"
+            && ending.as_ref().is_some_and(|(ended, _)| world.ids_from(*ended).any(|next| next == id));
+        if done {
+            return Ok(Fault::After { of_end });
         }
-        world.requests[self.request] = request;
-        if fault == Fault::Before {
-            return Err(Error::unavailable("not done"));
-        }
-        Ok(fault)
+        let request = std::mem::take(&mut world.requests[self.request]);
+        let created = request.created.clone();
+        world.requests[self.request] = request.learns_nothing(created, of_end);
+        Err(Error::unavailable("not done"))
     }
 
     /// Runs `check` on the model and this request; where the answer is lost, the request learns nothing.
@@ -521,10 +522,10 @@ impl Server {
     ) -> Result<T, Error> {
         let mut world = self.lock();
         let mut request = std::mem::take(&mut world.requests[self.request]);
-        if fault == Fault::After {
+        if let Fault::After { of_end } = fault {
             let before = request.clone();
             check(&mut world, &mut request);
-            request = before.learns_nothing(request.created);
+            request = before.learns_nothing(request.created, of_end);
         } else {
             check(&mut world, &mut request);
             if let Some(entry) = request.base.and_then(|id| world.sessions.get(&id)) {
@@ -532,7 +533,11 @@ impl Server {
             }
         }
         world.requests[self.request] = request;
-        if fault == Fault::After { Err(Error::unavailable("done, and the answer lost")) } else { Ok(answer) }
+        if let Fault::After { .. } = fault {
+            Err(Error::unavailable("done, and the answer lost"))
+        } else {
+            Ok(answer)
+        }
     }
 
     /// The model holds what the backend holds.
@@ -667,7 +672,7 @@ impl Backend for Server {
         stored: Option<Stored>,
         now: Timestamp,
     ) -> Result<Replaced, Error> {
-        let fault = self.turn("replace", id).await?;
+        let fault = self.turn(if stored.is_some() { "replace" } else { "remove" }, id).await?;
         let entry = stored.as_ref().and_then(Entry::read);
         let moves = stored.is_some() && entry.is_none();
         let (deletes, named) = (stored.is_none(), stored.as_ref().and_then(named_by));
@@ -830,13 +835,12 @@ impl World {
     /// True if this session goes on from one whose token the request brought, or that it had.
     fn goes_on_from_own(&self, request: &Request, id: SessionId) -> bool {
         let own = request.brought.iter().chain(&request.ended_own).chain(&request.created);
-        own.flat_map(|own| self.successors_of(*own)).any(|next| next == id)
+        own.flat_map(|own| self.ids_from(*own).skip(1)).any(|next| next == id)
     }
 
-    /// The sessions that this one goes on as, one after the other.
-    fn successors_of(&self, id: SessionId) -> impl Iterator<Item = SessionId> {
-        let next = |id: &SessionId| self.successors.get(id).copied();
-        std::iter::successors(next(&id), next)
+    /// The ids of a session, from this one on.
+    fn ids_from(&self, id: SessionId) -> impl Iterator<Item = SessionId> {
+        std::iter::successors(Some(id), |id| self.successors.get(id).copied())
     }
 
     /// Fills `out` with bytes that look random, and are the same whenever the same script runs: the order of ids decides between sessions
