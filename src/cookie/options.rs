@@ -185,6 +185,10 @@ impl CookieOptions {
     }
 
     /// Sets when the browser sends the cookie across sites. Default: [`SameSite::Lax`].
+    ///
+    /// Where the browser may have withheld the session's cookie, a cookie that came all the same may have been planted: it is not renewed,
+    /// and not removed. `Sec-Fetch-Site` tells, or else, over https, `Origin` and `Host`. So a proxy that changes `Host` must pass
+    /// `Sec-Fetch-Site` on. Otherwise a session in use by forms and scripts alone ends as if it were idle.
     #[doc(alias = "with_same_site")]
     #[doc(alias = "cookie_same_site")]
     pub fn same_site(mut self, same_site: SameSite) -> Self {

@@ -5,7 +5,7 @@ use http::header::{HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN};
 #[cfg(feature = "device-bound")]
 use http::{Method, Request};
 
-use crate::cookie::{SameSite, trim};
+use crate::cookie::{CookieTemplate, SameSite, trim};
 
 /// Whether a page of this origin, of this site, or of another site caused the request.
 pub(super) static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -55,34 +55,49 @@ impl Cause {
         cause
     }
 
-    /// Returns true if a browser may have withheld a cookie with this `SameSite`, because another site caused the request (RFC
-    /// 6265bis section 5.8.3). A cookie of its name that came all the same is a different one: another host of the domain may
-    /// have planted it.
-    pub(super) fn may_withhold(self, same_site: SameSite, uri: &Uri, headers: &HeaderMap) -> bool {
-        match same_site {
+    /// Returns true if a browser may have withheld this cookie by its `SameSite`, because another site caused the request (RFC 6265bis
+    /// section 5.8.3). A cookie of its name that came all the same is a different one: another host of the domain may have planted
+    /// it.
+    pub(super) fn may_withhold(self, cookie: &CookieTemplate, uri: &Uri, headers: &HeaderMap) -> bool {
+        let may_withhold = match cookie.same_site() {
             SameSite::None => false,
             // With a form, and not with a link.
-            SameSite::Lax => self.has_origin && may_be_of_another_site(uri, headers),
-            SameSite::Strict => may_be_of_another_site(uri, headers),
-        }
+            SameSite::Lax => self.has_origin,
+            SameSite::Strict => true,
+        };
+        may_withhold && may_be_of_another_site(cookie, uri, headers)
     }
 }
 
-/// Returns true if another site may have caused the request. Of a browser that does not say so, the `Origin` decides.
-fn may_be_of_another_site(uri: &Uri, headers: &HeaderMap) -> bool {
+/// Returns true if another site may have caused the request.
+fn may_be_of_another_site(cookie: &CookieTemplate, uri: &Uri, headers: &HeaderMap) -> bool {
     let mut sites = headers.get_all(&SEC_FETCH_SITE).iter().peekable();
     let is_same = |site: &HeaderValue| matches!(site.as_bytes(), b"same-origin" | b"same-site" | b"none");
     if sites.peek().is_some() {
         return !sites.all(is_same);
     }
+    // Over plain http no browser says it. Anyone on the way can plant any cookie there, so this would protect nothing.
+    if !cookie.is_secure() {
+        return false;
+    }
+    // An old browser, or a proxy that drops the field: the `Origin` decides. Ports do not: a site has all of its ports.
     let host = uri.authority().map(|authority| authority.as_str().as_bytes());
-    let host = host.or_else(|| headers.get(HOST).map(HeaderValue::as_bytes));
+    let host = host.or_else(|| headers.get(HOST).map(HeaderValue::as_bytes)).map(without_port);
     let is_of_host = |origin: &HeaderValue| {
         let origin = origin.as_bytes();
         let authority = origin.strip_prefix(b"https://").or_else(|| origin.strip_prefix(b"http://"));
-        authority.zip(host).is_some_and(|(authority, host)| authority.eq_ignore_ascii_case(host))
+        authority
+            .zip(host)
+            .is_some_and(|(authority, host)| without_port(authority).eq_ignore_ascii_case(host))
     };
     !headers.get_all(ORIGIN).iter().all(is_of_host)
+}
+
+/// Returns the host of an authority. The colons of an IPv6 address are in brackets.
+fn without_port(authority: &[u8]) -> &[u8] {
+    let after_address = authority.iter().rposition(|byte| *byte == b']').unwrap_or_default();
+    let colon = authority[after_address..].iter().position(|byte| *byte == b':');
+    colon.map_or(authority, |colon| &authority[..after_address + colon])
 }
 
 /// Returns true for the value of a header by which a page is loaded ahead.

@@ -90,7 +90,7 @@ impl Slot {
         let cause = if present { Cause::of(headers) } else { Cause::default() };
         let plain_http =
             config.plain_http.as_ref().filter(|(rule, _)| rule(uri, headers)).map(|(_, plain)| plain);
-        let same_site = plain_http.unwrap_or(&config.cookie).same_site();
+        let cookie = plain_http.unwrap_or(&config.cookie);
         let depends = present && config.cookie.depends_on_target();
         #[cfg(feature = "device-bound")]
         let device = match &config.device_bound {
@@ -109,7 +109,7 @@ impl Slot {
             #[cfg(feature = "device-bound")]
             device,
             speculative: cause.is_speculative,
-            may_lack_cookie: present && cause.may_withhold(same_site, uri, headers),
+            may_lack_cookie: present && cause.may_withhold(cookie, uri, headers),
             only_looks,
             plain_http: plain_http.is_some(),
             asked: AtomicBool::new(false),

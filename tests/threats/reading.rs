@@ -214,7 +214,17 @@ fn t64_planted_chunks_make_no_logout_too_long_for_proxies() {
 type Says = (Option<&'static str>, Option<&'static str>);
 
 /// A request with these pairs of cookies, which a page caused of which the browser says this. Returns the lines of the response.
-fn lines_of(store: &Arc<dyn Store>, pair: &str, (site, origin): Says, path: &str) -> Vec<String> {
+fn lines_of(store: &Arc<dyn Store>, pair: &str, says: Says, path: &str) -> Vec<String> {
+    lines_at(APP, store, pair, says, path)
+}
+
+fn lines_at(
+    host: &'static str,
+    store: &Arc<dyn Store>,
+    pair: &str,
+    (site, origin): Says,
+    path: &str,
+) -> Vec<String> {
     let mut request = request(path, Some(pair));
     let headers = request.headers_mut();
     if let Some(site) = site {
@@ -223,7 +233,7 @@ fn lines_of(store: &Arc<dyn Store>, pair: &str, (site, origin): Says, path: &str
     if let Some(origin) = origin {
         headers.insert("origin", HeaderValue::from_static(origin));
     }
-    headers.insert(HOST, HeaderValue::from_static(APP));
+    headers.insert(HOST, HeaderValue::from_static(host));
     let response = block_on(SessionService::new(service_fn(act), Arc::clone(store)).call(request)).unwrap();
     set_cookies(response.headers())
 }
@@ -233,20 +243,16 @@ fn lines_of(store: &Arc<dyn Store>, pair: &str, (site, origin): Says, path: &str
 #[test]
 fn t64_a_dead_cookie_beside_one_that_the_browser_withholds_removes_nothing() {
     let (other, same) = (Some("https://page.test"), Some("https://App.example.com"));
-    let forms: [Says; 5] = [
-        (Some("cross-site"), other),
-        (Some("cross-site, none"), other),
-        (None, other),
-        (None, Some("null")),
-        (None, Some("https://app.example.com:8443")),
-    ];
+    let forms: [Says; 4] =
+        [(Some("cross-site"), other), (Some("cross-site, none"), other), (None, other), (None, Some("null"))];
     let link: Says = (Some("cross-site"), None);
-    let own: [Says; 6] = [
+    let own: [Says; 7] = [
         (Some("same-origin"), same),
         (Some("same-site"), Some("https://www.example.com")),
         (Some("same-origin"), None),
         (Some("none"), None),
         (None, same),
+        (None, Some("https://app.example.com:8443")), // a site has all of its ports
         (None, None),
     ];
     for (same_site, withheld, sent) in [
@@ -288,6 +294,37 @@ fn t64_a_planted_session_is_not_renewed_over_one_that_the_browser_withholds() {
     clock.advance(Duration::from_secs(IDLE / 2));
     assert_eq!(lines_of(&store, &planted, (Some("cross-site"), Some("https://page.test")), "/look"), [""; 0]);
     assert_eq!(lines_of(&store, &planted, (None, Some("https://app.example.com")), "/look").len(), 1);
+}
+
+/// A site has all of its ports, and over plain http a browser never says which site a request is of. A session that is in use there
+/// must not end as an idle one.
+#[test]
+fn t64_a_session_in_use_is_renewed_at_each_port_and_over_plain_http() {
+    let renews = |cookie: CookieOptions, name: &str, host, origin| {
+        let clock = FakeClock::at(START);
+        let builder = CookieStore::builder(AppKey::generate().unwrap()).cookie(cookie);
+        let builder = builder.idle_timeout(Duration::from_secs(IDLE)).clock(clock.clone());
+        let store: Arc<dyn Store> = Arc::new(builder.build().unwrap());
+        let own = pair(&send(&store, "", "/ada").1, name);
+        clock.advance(Duration::from_secs(IDLE / 2));
+        !lines_at(host, &store, &own, (None, Some(origin)), "/look").is_empty()
+    };
+    for (host, origin, renewed) in [
+        (APP, "https://app.example.com:3000", true),
+        ("app.example.com:443", "https://app.example.com", true),
+        ("[::1]:8443", "https://[::1]", true),
+        ("[::1]", "https://[::2]", false),
+        (APP, "https://app.example.com.evil.test", false),
+        (APP, "https://www.example.com", false),
+    ] {
+        let secure = CookieOptions::new().name("__Secure-s");
+        assert_eq!(renews(secure, "__Secure-s", host, origin), renewed, "{host} {origin}");
+    }
+    for (host, origin) in
+        [("app.corp:8080", "http://app.corp:3000"), ("api.corp", "http://www.corp"), (APP, "null")]
+    {
+        assert!(renews(CookieOptions::development().name("s"), "s", host, origin), "{host} {origin}");
+    }
 }
 
 /// The host and the path of a request are written into `Domain` and `Path` of the lines that a logout sends.
