@@ -64,19 +64,27 @@ impl Session {
     #[doc(alias = "authenticity_token")]
     #[doc(alias = "xsrf")]
     pub fn csrf_token(&self) -> Result<String, Error> {
-        if let Some(secret) = self.csrf_secrets().first() {
-            if let Some(token) = masked_secret::mask(secret, &SystemRandom)? {
+        if let Some(secret) = self.csrf_secrets().into_iter().next() {
+            if let Some(token) = masked_secret::mask(&secret, &SystemRandom)? {
+                // A page that reports a failed save has a form, too.
+                if self.read_state().has_lost(CSRF_SECRETS) {
+                    self.keep_csrf_secret(secret)?;
+                }
                 return Ok(token);
             }
         }
         let secret = masked_secret::generate(&SystemRandom)?;
         let token = masked_secret::mask(&secret, &SystemRandom)?;
+        self.keep_csrf_secret(secret)?;
+        token.ok_or_else(|| Error::new(Kind::Internal("a generated secret does not read back")))
+    }
+
+    fn keep_csrf_secret(&self, secret: String) -> Result<(), Error> {
         let mut state = self.lock_open()?;
         let value = add(state.get(CSRF_SECRETS), &secret)?;
         let keep = Arc::new(move |old: Option<&[u8]>| add(old, &secret).map(Some));
         state.update(CSRF_SECRETS, keep, value);
-        drop(state);
-        token.ok_or_else(|| Error::new(Kind::Internal("a generated secret does not read back")))
+        Ok(())
     }
 
     /// Checks a token that a form brought back, in constant time.

@@ -242,6 +242,13 @@ impl State {
         }
     }
 
+    /// Returns true if the value of `key` is one of a failed save, and is stored only if the handler asks for it again.
+    pub(super) fn has_lost(&self, key: &str) -> bool {
+        let is_changed = |changes: &Arc<Changes>| changes.has_entry(key);
+        let is_lost = |failed: &Failed| failed.acknowledged && failed.changes.has_entry(key);
+        self.failed.as_deref().is_some_and(is_lost) && !self.changes.as_ref().is_some_and(is_changed)
+    }
+
     /// Returns true if a failed save was to delete the values that are still stored.
     fn reads_as_cleared(&self) -> bool {
         self.failed.as_ref().is_some_and(|failed| failed.changes.clears())

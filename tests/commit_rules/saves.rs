@@ -531,6 +531,36 @@ fn b27_a_form_on_the_page_that_reports_the_failure_does_not_repeat_a_login() {
     });
 }
 
+/// The token of a form is stored although the save that failed had it, too: the page that reports the failure has the form again.
+#[test]
+fn b27_a_form_on_the_page_that_reports_a_failed_save_has_a_token_that_is_stored() {
+    for drawn_before in [true, false] {
+        block_on(async {
+            let world = World::new(Kind::Cookie, Form::Service, &Setup::default());
+            let (mut jar, token) = (Jar::new(), Arc::new(Mutex::new(String::new())));
+            let kept = Arc::clone(&token);
+            let response = world.visit(&mut jar, move |ask| {
+                let kept = Arc::clone(&kept);
+                async move {
+                    let session = ask.session().await?;
+                    if drawn_before {
+                        session.csrf_token()?;
+                    }
+                    session.set("draft", "x".repeat(100_000))?;
+                    assert!(session.save().await.unwrap_err().is_too_large());
+                    *kept.lock().unwrap() = session.csrf_token()?;
+                    Ok(status(200))
+                }
+            });
+            assert_eq!(response.await.status(), 200);
+            let seen = world.look(&jar, move |session| {
+                (session.has("draft"), session.verify_csrf(&token.lock().unwrap()).is_ok())
+            });
+            assert_eq!(seen.await, (false, true), "drawn before: {drawn_before}");
+        });
+    }
+}
+
 /// After a clear that failed, the session reads as empty. A value is read as it was set, also if it equals the stored one, and one that
 /// was deleted goes.
 #[test]
