@@ -261,7 +261,8 @@ fn check(store: &ServerStore<Watched>, backend: &Watched, racers: &[Racer], devi
     for ended in racers.iter().filter_map(|racer| racer.ended) {
         // The device is ended under its old id, too. All of its ids count where all are ended.
         let by_id = racers.iter().all(|racer| racer.deed != EndAll);
-        let keeps = |deed| deed == Save || by_id && matches!(deed, Regenerate | LoginAgain);
+        // (A login that begins a session of its own ends the device, too.)
+        let keeps = |deed| deed == Save || by_id && deed == Regenerate;
         let alone = racers.iter().all(|racer| racer.ended.is_some() || keeps(racer.deed));
         let enders = racers.iter().filter(|racer| racer.ended.is_some()).count();
         assert!(!(alone && enders == 1) || ended == 1, "{ended} ended: {context}");
@@ -419,15 +420,15 @@ fn turns_of_a_session_and_of_a_list_do_not_wait_for_each_other() {
     assert!(met >= 5, "{met}");
 }
 
-/// A regenerate at the session limit that met a conflict, and whose new entry the backend lost, ends another session. That one
+/// A login at the session limit that met a conflict, and whose new entry the backend lost, ends another session. That one
 /// changes at the same moment, and shares its queue with the first.
 #[test]
-fn a_regenerate_does_not_wait_for_the_permit_that_it_holds() {
+fn a_login_does_not_wait_for_the_permit_that_it_holds() {
     #[derive(Default)]
     struct Course {
         new: Option<EntryId>,
         is_changed: bool,
-        other: Option<(Jar, EntryId)>,
+        is_new_lost: bool,
         is_other_changed: bool,
     }
     let (memory, clock, events) = (Watched::default(), FakeClock::at(START), Events::new());
@@ -442,19 +443,17 @@ fn a_regenerate_does_not_wait_for_the_permit_that_it_holds() {
     begin(&plain, &mut device, |session| session.login("ada"));
     let first = EntryId::from_bytes(whose(&plain, &device).unwrap().0.to_bytes());
     let queue = |id: EntryId| id.to_bytes()[0] % 64;
-    // A second device, which logs in later.
-    let log_in_beside = {
-        let plain = plain.clone();
-        move || loop {
-            let mut jar = Jar::new();
-            begin(&plain, &mut jar, |session| session.login("ada"));
-            let id = EntryId::from_bytes(whose(&plain, &jar).unwrap().0.to_bytes());
-            if queue(id) == queue(first) {
-                break (jar, id);
-            }
-            begin(&plain, &mut jar, Session::destroy);
+    // A second device.
+    let other = loop {
+        let mut jar = Jar::new();
+        begin(&plain, &mut jar, |session| session.login("ada"));
+        let id = EntryId::from_bytes(whose(&plain, &jar).unwrap().0.to_bytes());
+        if queue(id) == queue(first) {
+            break (jar, id);
         }
+        begin(&plain, &mut jar, Session::destroy);
     };
+    clock.advance(Duration::from_secs(1));
     let course: Arc<Mutex<Course>> = Arc::default();
     faulty.intercept({
         let (course, device) = (Arc::clone(&course), device.clone());
@@ -467,28 +466,27 @@ fn a_regenerate_does_not_wait_for_the_permit_that_it_holds() {
             } else if is_replaced(Some(first)) && !course.is_changed {
                 course.is_changed = true;
                 run(ask(plain.clone(), &device, Save));
-            } else if is_replaced(course.new) && course.other.is_none() {
+            } else if is_replaced(course.new) && !course.is_new_lost {
+                course.is_new_lost = true;
                 run(memory.delete(call.id)).unwrap();
-                course.other = Some(log_in_beside());
-            } else if let Some((jar, id)) = &course.other {
-                if is_replaced(Some(*id)) && !course.is_other_changed {
-                    run(ask(plain.clone(), jar, Save));
-                    course.is_other_changed = true;
-                }
+            } else if is_replaced(Some(other.1)) && !course.is_other_changed {
+                course.is_other_changed = true;
+                run(ask(plain.clone(), &other.0, Save));
             }
             None
         }
     });
     let service = SessionService::new(
         service_fn(|request: Request<Body>| async move {
-            request.session().await?.regenerate()?;
+            request.session().await?.login("ada")?;
             Ok::<_, Error>(status(200))
         }),
         store.clone(),
     );
     let response = run(service.call(request("/", device.header().as_deref()))).unwrap();
     assert_eq!(response.status(), 200);
-    assert!(course.lock().unwrap().is_other_changed);
+    let Course { is_new_lost, is_other_changed, .. } = std::mem::take(&mut *course.lock().unwrap());
+    assert!(is_new_lost && is_other_changed);
     assert_eq!(run(store.sessions_of("ada")).unwrap().len(), 1);
 }
 
@@ -549,4 +547,126 @@ fn t26_an_ending_does_not_miss_a_session_that_moves_from_a_retired_name() {
         }
     }
     assert!(moved_meanwhile >= 10, "{moved_meanwhile}");
+}
+
+/// Two requests take turns, each to a server of its own that `build` makes over the backend that `prepare` returns, with the jars of
+/// both: some steps of the first, some of the second, some of the first again, then the rest of the second, and of the first. `check`
+/// gets the jars of both, and one that received both responses.
+fn two_at_once(
+    deed: Deed,
+    build: impl Fn(&Watched) -> ServerStore<Watched>,
+    prepare: impl Fn() -> (Watched, [Jar; 2]),
+    check: impl Fn(&ServerStore<Watched>, &[Jar; 3], &str),
+) {
+    const MOST: usize = 10;
+    for steps in 0..MOST.pow(3) {
+        let (one, two, again) = (steps % MOST, steps / MOST % MOST, steps / MOST / MOST);
+        let (memory, [mut first, mut second]) = prepare();
+        let mut browser = first.clone();
+        let [mut of_first, mut of_second] =
+            [&first, &second].map(|jar| ask(build(&memory.taking_turns()), jar, deed));
+        let (mut told_first, mut told_second) = (None, None);
+        for (calls_first, calls_second) in [(one, two), (again, 100), (100, 0)] {
+            for (request, calls, told, jar) in [
+                (&mut of_first, calls_first, &mut told_first, &mut first),
+                (&mut of_second, calls_second, &mut told_second, &mut second),
+            ] {
+                let was_told = told.is_some();
+                advance(request, calls, told);
+                if let (false, Some(Told::Headers(headers))) = (was_told, &*told) {
+                    jar.store(headers);
+                    browser.store(headers);
+                }
+            }
+        }
+        assert!(told_first.is_some() && told_second.is_some());
+        let context = format!("{deed:?}: {one}, {two} and {again} steps");
+        check(&build(&memory), &[first, second, browser], &context);
+    }
+}
+
+fn is_adas(store: &ServerStore<Watched>, jar: &Jar) -> bool {
+    whose(store, jar).is_some_and(|(_, subject)| subject.as_deref() == Some("ada"))
+}
+
+/// The one that comes later ends the other, and not both each other; nor does one that fails, because the session that it came with
+/// has another token by then.
+#[test]
+fn r9_two_logins_at_once_at_the_session_limit_leave_one() {
+    let clock = FakeClock::at(START);
+    let build = |backend: &Watched| {
+        let builder = ServerStore::with_backend(backend.clone()).max_sessions_per_subject(1);
+        builder.clock(clock.clone()).build().unwrap()
+    };
+    for deed in [Login, LoginOnAnonymous, LoginAgain] {
+        let prepare = || {
+            let memory = Watched::default();
+            let (store, mut jar) = (build(&memory), Jar::new());
+            match deed {
+                LoginOnAnonymous => begin(&store, &mut jar, |session| session.set("cart", 1)),
+                LoginAgain => begin(&store, &mut jar, |session| session.login("ada")),
+                _ => begin(&store, &mut Jar::new(), |session| session.login("ada")),
+            }
+            (memory, [jar.clone(), jar])
+        };
+        two_at_once(deed, build, prepare, |store, jars, context| {
+            let logged_in = jars[..2].iter().filter(|jar| is_adas(store, jar)).count();
+            assert_eq!(logged_in, 1, "{context}");
+            assert_eq!(run(store.sessions_of("ada")).unwrap().len(), 1, "{context}");
+        });
+    }
+}
+
+/// A login does not depend on the session that it came with: its user has shown who it is.
+#[test]
+fn r9_two_logins_at_once_with_one_session_both_hold() {
+    let clock = FakeClock::at(START);
+    let build =
+        |backend: &Watched| ServerStore::with_backend(backend.clone()).clock(clock.clone()).build().unwrap();
+    for deed in [LoginOnAnonymous, LoginAgain] {
+        let prepare = || {
+            let (memory, mut jar) = (Watched::default(), Jar::new());
+            begin(&build(&memory), &mut jar, |session| session.set("cart", 1));
+            if deed == LoginAgain {
+                begin(&build(&memory), &mut jar, |session| session.login("ada"));
+            }
+            (memory, [jar.clone(), jar])
+        };
+        two_at_once(deed, build, prepare, |store, jars, context| {
+            assert!(jars.iter().all(|jar| is_adas(store, jar)), "{context}");
+        });
+    }
+}
+
+/// Two requests of one page move the session from a retired name. That is no login: it ends neither that session, though it is on the
+/// list twice for a moment, nor the one of another device.
+#[test]
+fn t26_a_session_that_moves_at_the_session_limit_ends_none() {
+    let clock = FakeClock::at(START);
+    let former = || CookieOptions::new().name("__Host-old");
+    let present = || CookieOptions::new().name("__Host-new").retired_name("__Host-old");
+    let build = |cookie: CookieOptions, backend: &Watched| {
+        let builder = ServerStore::with_backend(backend.clone()).cookie(cookie).max_sessions_per_subject(1);
+        builder.clock(clock.clone()).build().unwrap()
+    };
+    for other_device in [false, true] {
+        let prepare = || {
+            let (memory, mut jar) = (Watched::default(), Jar::new());
+            if other_device {
+                begin(&build(present(), &memory), &mut Jar::new(), |session| session.login("ada"));
+            }
+            begin(&build(former(), &memory), &mut jar, |session| session.login("ada"));
+            (memory, [jar.clone(), jar])
+        };
+        two_at_once(
+            Save,
+            |backend| build(present(), backend),
+            prepare,
+            |store, jars, context| {
+                assert!(is_adas(store, &jars[2]), "{context}");
+                let live = run(store.sessions_of("ada")).unwrap().len();
+                assert_eq!(live, 1 + usize::from(other_device), "{context}");
+            },
+        );
+    }
 }

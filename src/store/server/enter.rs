@@ -12,19 +12,28 @@ use super::session_limit::{self, SessionLimit};
 use super::session_list::{ListedSession, SessionList};
 use super::stored_list::{IfUnreadable, Known};
 use super::subjects::FetchedSession;
-use super::{Inner, Predecessor};
+use super::{Inner, Predecessor, Surplus};
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind};
 use crate::event::EventKind;
 use crate::session::{Record, SessionId};
 use crate::store::Backend;
 
+/// Whether a session is on its subject's list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Entered {
+    No,
+    Yes,
+    /// It is, and sessions beyond the limit are still to end.
+    BeyondLimit,
+}
+
 /// For how long a listed session may be missing: the request that entered it is about to write it.
 const WRITE_GRACE: Duration = Duration::from_secs(60);
 
 impl<B: Backend> Inner<B> {
     /// Enters a session that is about to be written, and that ends by `until` at the latest. `instead_of` is a session that it
-    /// replaces, which does not count. Returns false if the replaced session has ended, or another call is ending it.
+    /// replaces, which does not count. If that has ended, or another call is ending it, the session is not entered.
     pub(super) async fn enter(
         &self,
         subject: &str,
@@ -32,11 +41,12 @@ impl<B: Backend> Inner<B> {
         instead_of: Option<Predecessor>,
         until: Timestamp,
         now: Timestamp,
-    ) -> Result<bool, Error> {
+    ) -> Result<Entered, Error> {
         // When it is entered may be long after the request began.
         let entered = self.backend.time(now.max(self.config.now()));
         let entry = ListedSession { id, entered, until, ending: false };
         let must_be_listed = instead_of.filter(|predecessor| predecessor.must_be_listed);
+        let when = instead_of.map_or(Surplus::EndsFirst, |predecessor| predecessor.surplus);
         let instead_of = instead_of.map(|predecessor| predecessor.id);
         let counts = all_but(instead_of);
         let add = |list: &mut SessionList| {
@@ -45,22 +55,38 @@ impl<B: Backend> Inner<B> {
             }
             list.prune(now);
             // A session that is listed already is not refused, although fewer are allowed by now.
-            let stays = self.is_exempt_from_limit(list, instead_of);
+            let stays = when == Surplus::Stays || self.is_exempt_from_limit(list, instead_of);
             let entered = list.enter(entry, instead_of);
             let surplus = list.live().filter(counts).count().saturating_sub(self.max_sessions_per_subject);
             (entered, if stays { 0 } else { surplus })
         };
         let ((entered, surplus), known) = self.edit_with_room(subject, id, instead_of, now, add).await?;
         if !entered {
-            return Ok(false);
+            return Ok(Entered::No);
         }
         if surplus > 0 {
+            if when == Surplus::EndsLast && self.at_session_limit == SessionLimit::EndLeastRecentlyUsed {
+                return Ok(Entered::BeyondLimit);
+            }
             self.make_room(subject, known, id, instead_of, now).await?;
         } else if known.list.is_unfinished() {
             // A session that another call began to end must not make a login fail. The next call tries again.
             let _ = self.end(subject, now, Some(known), &[], |_| false).await;
         }
-        Ok(true)
+        Ok(Entered::Yes)
+    }
+
+    /// Ends the sessions that are beyond the limit since `login` replaced the session `replaced`. If that fails, the next login does
+    /// it: this one has happened.
+    pub(super) async fn end_surplus(&self, login: &Record, replaced: SessionId, now: Timestamp) {
+        let Some(subject) = self.listed_subject(login.payload()) else { return };
+        match self.known(&subject, now).await {
+            // Otherwise a later login has ended it by now.
+            Ok(known) if known.list.has(login.id()) => {
+                let _ = self.make_room(&subject, known, login.id(), Some(replaced), now).await;
+            }
+            _ => {}
+        }
     }
 
     /// Returns true if the session limit refuses new logins, and the successor of `instead_of` is none, since that is on the list.
@@ -107,7 +133,7 @@ impl<B: Backend> Inner<B> {
     }
 
     /// Ends sessions beyond the number that the subject may have, or refuses `login`, which was just entered, or is about to be.
-    /// Some may have expired by now. Returns false if that makes no room: nothing was to end, and no other login is under way
+    /// Logins that came later do so themselves: otherwise two at once could end each other. Some sessions may have expired by now. Returns false if that makes no room: nothing was to end, and no other login is under way
     /// that may yet be refused.
     async fn make_room(
         &self,
@@ -118,7 +144,7 @@ impl<B: Backend> Inner<B> {
         now: Timestamp,
     ) -> Result<bool, Error> {
         let (mut candidates, mut to_end) = (Vec::new(), Vec::new());
-        let found = self.find(known.list.live().filter(all_but(instead_of)), now).await;
+        let found = self.find(known.list.live_up_to(login).filter(all_but(instead_of)), now).await;
         let mut has_room = known.list.is_unfinished();
         // It is about to be written, and used.
         let entered_last = (!known.list.names(login)).then_some((Timestamp::MAX, login));

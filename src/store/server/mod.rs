@@ -101,6 +101,26 @@ struct Predecessor {
     id: SessionId,
     /// True if the new session does not begin unless this one is on the session list.
     must_be_listed: bool,
+    surplus: Surplus,
+}
+
+/// When the sessions end that a subject has beyond the limit.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Surplus {
+    /// At the next login: a session that is given another token, or another place, is no login.
+    Stays,
+    /// Before the new session is stored.
+    EndsFirst,
+    /// Once the new session has replaced its predecessor, which only one of several requests can do. To be refused, a login need not
+    /// wait for that.
+    EndsLast,
+}
+
+/// A session that was stored under its first token.
+struct Begun {
+    record: Record,
+    /// True if sessions beyond the limit are still to [end](Surplus::EndsLast).
+    leaves_surplus: bool,
 }
 
 /// The entry that a write is to replace, and when that was written.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use super::conflict_queue::Conflicts;
 use super::end::{LastRead, Leaves};
 use super::format::EntryValue;
-use super::{Expected, Inner, Predecessor, SaveAttempt, ended_or_stored, key_of, seen, stored};
+use super::optional::OptionalWork;
+use super::{Expected, Inner, Predecessor, SaveAttempt, Surplus, ended_or_stored, key_of, seen, stored};
 use crate::clock::Timestamp;
 use crate::error::Error;
 use crate::id::EntryId;
@@ -23,17 +24,46 @@ impl<B: Backend> Inner<B> {
     ) -> Result<Saved, Error> {
         let mut new = None;
         let result = self.move_to_new(&base, changes, now, &mut new).await;
-        // An entry whose token no client has is useless. If the backend does not answer, the entry's deadline removes
-        // it.
-        let useless = match &result {
-            Ok(saved) => !matches!(saved, Saved::Stored { .. }),
-            Err(error) => !error.is_unavailable(),
-        };
-        if let Some(new) = new.filter(|_| useless) {
-            // If that fails, the entry's deadline removes it. The result reports what happened to the session.
-            let _ = self.remove(&new, now).await;
+        // An entry whose token no client has is useless.
+        if let Some(new) = new.filter(|_| !matches!(result, Ok(Saved::Stored { .. }))) {
+            if !result.as_ref().is_err_and(Error::is_unavailable) {
+                // If that fails, the entry's deadline removes it. The result reports what happened to the session.
+                let _ = self.remove(&new, now).await;
+            } else if self.listed_subject(new.payload()).is_some() {
+                self.withdraw(new, now).await;
+            }
         }
-        result
+        match result {
+            Ok(Saved::Ended) if changes.logs_in() => self.log_in_anew(&base, changes, now).await,
+            result => result,
+        }
+    }
+
+    /// Begins a session for a login whose session `base` has ended, or has another token by now. Its user has shown who it is, as in a
+    /// browser without a session. The values of `base` are not its.
+    async fn log_in_anew(
+        self: &Arc<Self>,
+        base: &Record,
+        changes: &Changes,
+        now: Timestamp,
+    ) -> Result<Saved, Error> {
+        let payload = changes.apply(None)?;
+        let begun = self.create(now, payload, Some(base.recency()), None, None, now).await?;
+        if begun.is_some() {
+            // Where another call is ending it, it may be there still. The browser no longer has its token.
+            let _ = self.supersede(base, now).await;
+        }
+        ended_or_stored(begun)
+    }
+
+    /// Ends a session whose token no client has, without waiting long for it: it takes a place on its subject's list. If it fails, the
+    /// deadline of the entry ends it.
+    pub(super) async fn withdraw(self: &Arc<Self>, record: Record, now: Timestamp) {
+        let inner = Arc::clone(self);
+        let ending = OptionalWork::new(async move {
+            let _ = inner.remove(&record, now).await;
+        });
+        ending.finish(self.backend.__patience()).await;
     }
 
     async fn move_to_new(
@@ -44,13 +74,15 @@ impl<B: Backend> Inner<B> {
         new: &mut Option<Record>,
     ) -> Result<Saved, Error> {
         if changes.restarts() {
-            return self.start_over(base, changes, now).await;
+            return self.start_over(base, changes, now, new).await;
         }
         let mut expected = Expected::of(base)?;
         let mut payload = changes.apply(Some(base.payload()))?;
         // The absolute timeout begins anew when a user authenticates (NIST SP 800-63B-4 section 5.2).
         let created = if changes.begins_anew() { now } else { base.created() };
         let mut conflicts = Conflicts::new(self.queues.of(base.id()), &*self.backend);
+        let surplus = if changes.logs_in() { Surplus::EndsLast } else { Surplus::Stays };
+        let mut leaves_surplus = false;
         loop {
             let keeps_subject = base.payload().subject() == payload.subject();
             // Where only listed sessions count, one that is not listed has ended. Unless the user has just authenticated.
@@ -58,14 +90,17 @@ impl<B: Backend> Inner<B> {
             if !self.rewrite(new, &payload, &expected, now).await?
                 && !self.config.leaves_nothing(created, &payload, now)
             {
-                // At the session limit this ends another session, and may wait for a permit of that one.
+                // At the session limit this may end another session, and wait for a permit of that one.
                 conflicts.release();
-                let predecessor = Predecessor { id: base.id(), must_be_listed };
+                let predecessor = Predecessor { id: base.id(), must_be_listed, surplus };
                 let (after, from) = (Some(expected.written), &expected.entry.value);
-                *new = self.create(created, payload, after, Some(predecessor), Some(from), now).await?;
-                if new.is_none() {
+                let Some(begun) =
+                    self.begin(created, payload, after, Some(predecessor), Some(from), now).await?
+                else {
                     return Ok(Saved::Ended);
-                }
+                };
+                leaves_surplus |= begun.leaves_surplus;
+                *new = Some(begun.record);
             }
             // If no value is left, there is no new entry, and the old one is deleted without a tombstone. The tombstone of a visitor's
             // session does not name the session of the user who has logged in: the visitor's token must not end that session.
@@ -76,7 +111,12 @@ impl<B: Backend> Inner<B> {
             match self.backend.exchange(key_of(base), expected.entry, tombstone, now).await? {
                 Replaced::Done => {
                     self.leave(base, now).await;
-                    return new.clone().map_or(Ok(Saved::Removed), |new| stored(new, conflicts.count()));
+                    let Some(new) = new.clone() else { return Ok(Saved::Removed) };
+                    if leaves_surplus {
+                        conflicts.release();
+                        self.end_surplus(&new, base.id(), now).await;
+                    }
+                    return stored(new, conflicts.count());
                 }
                 Replaced::Missing => return Ok(Saved::Ended),
                 Replaced::Conflict(current) => {
@@ -100,14 +140,17 @@ impl<B: Backend> Inner<B> {
         base: &Record,
         changes: &Changes,
         now: Timestamp,
+        new: &mut Option<Record>,
     ) -> Result<Saved, Error> {
         let payload = changes.apply(None)?;
         let saved = if payload.is_empty() {
             Saved::Removed
         } else {
-            let predecessor = Predecessor { id: base.id(), must_be_listed: false };
+            let predecessor =
+                Predecessor { id: base.id(), must_be_listed: false, surplus: Surplus::EndsFirst };
             let after = Some(base.recency());
-            ended_or_stored(self.create(now, payload, after, Some(predecessor), None, now).await?)?
+            *new = self.create(now, payload, after, Some(predecessor), None, now).await?;
+            ended_or_stored(new.clone())?
         };
         self.end_with_successors(LastRead::of(base)?, Leaves::Tombstones, None, now).await?;
         Ok(saved)

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::conflict_queue::Conflicts;
+use super::enter::Entered;
 use super::format::EntryValue;
 use super::{
-    Expected, Inner, Predecessor, SaveAttempt, ended_or_stored, entry_id, key_of, origin, seen, session_id,
-    stored,
+    Begun, Expected, Inner, Predecessor, SaveAttempt, ended_or_stored, entry_id, key_of, origin, seen,
+    session_id, stored,
 };
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind};
@@ -46,12 +47,9 @@ impl<B: Backend> Inner<B> {
         Ok(Stored { value, expires: self.config.deadline(created, payload, now) })
     }
 
-    /// Stores a new session, under a new token. A session of a subject is first entered in the subject's session list,
-    /// so that a call that ends all of them finds it. It counts only if it is still on the list afterwards. The session is newer
-    /// than `after`. `instead_of` is the session that it is about to replace, `from` the stored value that its values came
-    /// from. Returns `None` if the subject's sessions were ended meanwhile.
+    /// Stores a new session, as [`begin`](Self::begin) does, and returns it.
     pub(super) async fn create(
-        &self,
+        self: &Arc<Self>,
         created: Timestamp,
         payload: Payload,
         after: Option<Recency>,
@@ -59,32 +57,58 @@ impl<B: Backend> Inner<B> {
         from: Option<&Bytes>,
         now: Timestamp,
     ) -> Result<Option<Record>, Error> {
+        let begun = self.begin(created, payload, after, instead_of, from, now).await?;
+        Ok(begun.map(|begun| begun.record))
+    }
+
+    /// Stores a new session, under a new token. A session of a subject is first entered in the subject's session list,
+    /// so that a call that ends all of them finds it. It counts only if it is still on the list afterwards. The session is newer
+    /// than `after`. `instead_of` is the session that it is about to replace, `from` the stored value that its values came
+    /// from. Returns `None` if the subject's sessions were ended meanwhile.
+    pub(super) async fn begin(
+        self: &Arc<Self>,
+        created: Timestamp,
+        payload: Payload,
+        after: Option<Recency>,
+        instead_of: Option<Predecessor>,
+        from: Option<&Bytes>,
+        now: Timestamp,
+    ) -> Result<Option<Begun>, Error> {
         let subject = self.listed_subject(&payload);
         let written = Recency::after(after, now);
         // Of 2^128 ids, a second round has never been observed; a third would mean a broken generator.
         for _ in 0..3 {
             let token = self.format.generate_token(&self.name)?;
             let id = session_id(&token);
-            let entry = self.encode(entry_id(&token), created, &payload, from, written, now)?;
+            let key = entry_id(&token);
+            let entry = self.encode(key, created, &payload, from, written, now)?;
+            let mut leaves_surplus = false;
             if let Some(subject) = &subject {
                 // A login that cannot be stored must not take a place on the list, nor end another session.
                 self.backend.__check_len(entry.value.len())?;
                 let until = self.config.latest_deadline(created);
-                if !self.enter(subject, id, instead_of, until, now).await? {
-                    return Ok(None);
+                match self.enter(subject, id, instead_of, until, now).await? {
+                    Entered::No => return Ok(None),
+                    Entered::Yes => {}
+                    Entered::BeyondLimit => leaves_surplus = true,
                 }
             }
-            if self.backend.create(entry_id(&token), entry.clone(), now).await? {
-                if let Some(subject) = &subject {
-                    if !self.is_entered(subject, id, now).await? {
-                        self.backend.delete(entry_id(&token)).await?;
-                        return Ok(None);
-                    }
-                }
+            if self.backend.create(key, entry.clone(), now).await? {
                 let Stored { value, expires } = entry;
                 let origin =
                     Origin::Stored { token, value, deadline: expires, lifetime: EntryLifetime::NotDecoded };
-                return Ok(Some(Record::written(id, created, expires, payload, origin, written)));
+                let record = Record::written(id, created, expires, payload, origin, written);
+                if let Some(subject) = &subject {
+                    match self.is_entered(subject, id, now).await {
+                        Ok(true) => {}
+                        Ok(false) => return self.backend.delete(key).await.map(|()| None),
+                        Err(error) => {
+                            self.withdraw(record, now).await;
+                            return Err(error);
+                        }
+                    }
+                }
+                return Ok(Some(Begun { record, leaves_surplus }));
             }
         }
         Err(Error::new(Kind::Random))

@@ -82,6 +82,16 @@ impl SessionList {
         self.entries.iter().filter(|entry| !entry.ending)
     }
 
+    /// Returns the sessions among these that were entered before `id`, and itself. If it is not on the list, it comes last.
+    pub(crate) fn live_up_to(&self, id: SessionId) -> impl Iterator<Item = &ListedSession> {
+        let own = self.entries.iter().enumerate().find(|(_, entry)| entry.id == id);
+        // A session may be older than one before it on the list, which took the place of its predecessor.
+        let is_up_to = move |(at, entry): &(usize, &ListedSession)| {
+            own.is_none_or(|(own_at, own)| *at <= own_at || entry.entered < own.entered)
+        };
+        self.entries.iter().enumerate().filter(is_up_to).map(|(_, entry)| entry).filter(|entry| !entry.ending)
+    }
+
     /// Returns true if the session is on the list, whether or not it is being ended.
     pub(crate) fn names(&self, id: SessionId) -> bool {
         self.entries.iter().any(|entry| entry.id == id)

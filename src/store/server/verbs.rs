@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Predecessor, ServerStore, SubjectSession, ended_or_stored, origin};
+use super::{Predecessor, ServerStore, SubjectSession, Surplus, ended_or_stored, origin};
 use crate::clock::{MAX_CLOCK_SKEW, Timestamp};
 use crate::config::Config;
 use crate::event::Refusal;
@@ -145,7 +145,8 @@ impl<B: Backend> Verbs for ServerStore<B> {
                 return Ok(Saved::Removed);
             }
             // On no list of this store: where it is taken from has others.
-            let predecessor = Predecessor { id: record.id(), must_be_listed: false };
+            let surplus = if changes.logs_in() { Surplus::EndsFirst } else { Surplus::Stays };
+            let predecessor = Predecessor { id: record.id(), must_be_listed: false, surplus };
             inner
                 .create(created, payload, Some(record.recency()), Some(predecessor), None, now)
                 .await

@@ -96,7 +96,7 @@ fn put(key: &str) -> Changes {
     changes
 }
 
-fn session_of_ada(inner: &Inner<Slow>) -> Record {
+fn session_of_ada(inner: &Arc<Inner<Slow>>) -> Record {
     let values = payload(b"\x81\xa2\x01s\xa3ada");
     run(inner.create(NOW, values, None, None, None, NOW)).unwrap().unwrap()
 }

@@ -1,6 +1,7 @@
 //! Endings by an old token or an old id: they end the session that continues from it.
 
 use super::super::end::{LastRead, Leaves};
+use super::super::enter::Entered;
 use super::super::format::EntryValue;
 use super::*;
 use crate::crypto::AppKey;
@@ -239,7 +240,8 @@ fn ending_the_others_keeps_a_session_that_was_just_given_another_token() {
     let first = begin(&store, ADA);
     let second = regenerated(&store, &first);
     // As if the list could not be written when the session left it.
-    assert!(run(store.inner.enter("ada", first.id(), None, Timestamp::MAX, NOW)).unwrap());
+    let entered = run(store.inner.enter("ada", first.id(), None, Timestamp::MAX, NOW));
+    assert_eq!(entered.unwrap(), Entered::Yes);
     assert_eq!(run(store.end_sessions_of("ada", Some(second.id()))).unwrap(), 0);
     assert!(lives(&store, &second));
     assert_eq!(listed(&store), [second.id()]);
