@@ -62,7 +62,9 @@ impl<B: Backend> Inner<B> {
         let Some(found) = self.read_to_end(id, key).await? else { return Ok(()) };
         let value = &found.entry.value;
         // Another host may read what this one cannot, and must not find it.
-        if self.format.decode(key, value).is_some() || self.format.refusal(value).may_be_of_another_host() {
+        if self.format.decode(key, value).is_some()
+            || self.format.refusal(key, value).may_be_of_another_host()
+        {
             self.end_with_successors(found, Leaves::Nothing, unless, now).await?;
         }
         Ok(())
