@@ -18,9 +18,10 @@ use crate::session::{Record, SessionId};
 use crate::store::backend::EVEN_IF_EXPIRED;
 use crate::store::{Backend, Replaced, Stored};
 
-/// How many tombstones an ending follows. A client could leave any number of them, and those of a damaged storage could lead in a
-/// circle. A session is given two or three tokens in the minute that a tombstone lasts.
-const MAX_FOLLOWED: usize = 16;
+/// How many tombstones an ending follows, one read after the other. A client could leave any number of them, and those of a damaged
+/// storage could lead in a circle. A session is given two or three tokens in the minute that a tombstone lasts. A request can bring
+/// four superseded tokens, so its logout reads at most 20 entries for them.
+const MAX_FOLLOWED: usize = 4;
 
 /// The entry of a session that is to end, as it was last read.
 pub(super) struct LastRead {
