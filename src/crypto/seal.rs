@@ -140,9 +140,9 @@ impl Sealer {
         base64url::decoded(text, |token| self.open_bytes(token, &[])).unwrap_or(Err(Refusal::Encoding))
     }
 
-    /// Returns true if these bytes have the form of a token, under any key.
-    pub(crate) fn is_token(token: &[u8]) -> bool {
-        Header::read(token).is_ok()
+    /// Checks that these bytes have the form of a token, under any key.
+    pub(crate) fn check_form(token: &[u8]) -> Result<(), Refusal> {
+        Header::read(token).map(drop)
     }
 
     /// Opens a token that [`seal_bytes`](Self::seal_bytes) made for the same `place`.

@@ -76,8 +76,8 @@ fn t33_a_row_that_is_no_session_is_refused() {
             [&good[..], b"\0"].concat(),
             [&[2], &good[1..]].concat(),
             [&[3], &good[1..]].concat(),
-            [&[4], &good[1..]].concat(),
-            [&[3], &good[1..9]].concat(), // a list of no sessions
+            [&[4, 1], &good[2..]].concat(), // too short to be sealed
+            [&[3], &good[1..9]].concat(),   // a list of no sessions
         ];
         bad.extend((0..good.len()).map(|len| good[..len].to_vec()));
         for row in bad {

@@ -14,7 +14,7 @@ use hyper_session::{
 use sha2::Digest as _;
 
 use crate::attack_fixture::{NAME, Options, Rows, START, TestStore, VALUE, assert_removed};
-use crate::support::{Events, Jar, block_on, refused, set_cookies};
+use crate::support::{Events, Jar, block_on, refused, request, set_cookies, status};
 
 const SUBJECT: &str = "ada@example.com";
 
@@ -67,6 +67,39 @@ fn entries_that_this_host_cannot_open_are_fetched_within_the_limit_of_candidates
         expected.push("too_many_candidates".to_owned());
         assert_eq!(behind.events.take(), expected);
         assert_eq!(rows.with(|table| table.rows.len()), 10);
+    }
+}
+
+/// Each of the four candidates may be a superseded token, and each tombstone that it leads to is a read after the one before. An ending
+/// follows four of them.
+#[test]
+fn a_logout_with_four_superseded_tokens_reads_twenty_entries_at_most() {
+    for tokens in [5, 9] {
+        let rows = Rows::default();
+        let world = Options::default().over(&rows);
+        block_on(async {
+            let (mut first, mut last) = (Vec::new(), Vec::new());
+            for _ in 0..6 {
+                let mut jar = world.jar().await;
+                first.push(format!("{NAME}={}", jar.get(NAME).unwrap()));
+                for _ in 1..tokens {
+                    world.edit(&mut jar, Session::regenerate).await;
+                }
+                last.push(jar);
+            }
+            rows.with(|table| table.fetched.clear());
+            world.present(first.join("; ").as_bytes()).await;
+            let loads = rows.with(|table| std::mem::take(&mut table.fetched).len());
+            let request = request("/", Some(&first.join("; ")));
+            let response = world.send(request, |session| session.destroy().map(|()| status(200))).await;
+            assert_eq!((loads, response.status().as_u16()), (4, 200));
+            assert_eq!(rows.with(|table| table.fetched.len()), loads + 20);
+            let mut live = 0;
+            for jar in &last {
+                live += usize::from(world.value(jar).await.is_some());
+            }
+            assert_eq!(live, if tokens == 5 { 2 } else { 6 }, "four tombstones lead to the fifth token");
+        });
     }
 }
 

@@ -18,9 +18,10 @@ use crate::session::{Record, SessionId};
 use crate::store::backend::EVEN_IF_EXPIRED;
 use crate::store::{Backend, Replaced, Stored};
 
-/// How many tombstones an ending follows. A client could leave any number of them, and those of a damaged storage could lead in a
-/// circle. A session is given two or three tokens in the minute that a tombstone lasts.
-const MAX_FOLLOWED: usize = 16;
+/// How many tombstones an ending follows, one read after the other. A client could leave any number of them, and those of a damaged
+/// storage could lead in a circle. A session is given two or three tokens in the minute that a tombstone lasts. A request can bring
+/// four superseded tokens, so its logout reads at most 20 entries for them.
+const MAX_FOLLOWED: usize = 4;
 
 /// The entry of a session that is to end, as it was last read.
 pub(super) struct LastRead {
@@ -62,7 +63,9 @@ impl<B: Backend> Inner<B> {
         let Some(found) = self.read_to_end(id, key).await? else { return Ok(()) };
         let value = &found.entry.value;
         // Another host may read what this one cannot, and must not find it.
-        if self.format.decode(key, value).is_some() || self.format.refusal(value).may_be_of_another_host() {
+        if self.format.decode(key, value).is_some()
+            || self.format.refusal(key, value).may_be_of_another_host()
+        {
             self.end_with_successors(found, Leaves::Nothing, unless, now).await?;
         }
         Ok(())

@@ -46,9 +46,9 @@ pub(crate) trait StoredFormat: Send + Sync + 'static {
     /// Decodes the value of the entry `id`. `None` if this format did not write it there.
     fn decode(&self, id: EntryId, value: &Bytes) -> Option<EntryValue>;
 
-    /// Returns why [`decode`](Self::decode) could not read this value.
-    fn refusal(&self, value: &[u8]) -> Refusal {
-        let _ = value;
+    /// Returns why [`decode`](Self::decode) could not read this value of the entry `id`.
+    fn refusal(&self, id: EntryId, value: &[u8]) -> Refusal {
+        let _ = (id, value);
         Refusal::Payload
     }
 

@@ -123,11 +123,12 @@ impl<B: Backend> Inner<B> {
         stored: Stored,
         now: Timestamp,
     ) -> Result<Record, Refusal> {
-        let (age, payload) = match self.format.decode(entry_id(&token), &stored.value) {
+        let key = entry_id(&token);
+        let (age, payload) = match self.format.decode(key, &stored.value) {
             Some(EntryValue::Session(age, payload)) => (age, payload),
             Some(EntryValue::Tombstone(_)) => return Err(Refusal::Regenerated),
             Some(EntryValue::List(_)) => return Err(Refusal::Payload),
-            None => return Err(self.format.refusal(&stored.value)),
+            None => return Err(self.format.refusal(key, &stored.value)),
         };
         let created = age.created.unwrap_or(now);
         // Without dates, each write sets the idle deadline anew.

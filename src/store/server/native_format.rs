@@ -169,13 +169,9 @@ impl StoredFormat for NativeFormat {
 
     /// Returns the reason. A value of an unknown kind may come from a newer release. A sealed one may come from a host
     /// that has another key, or that seals already.
-    fn refusal(&self, value: &[u8]) -> Refusal {
+    fn refusal(&self, id: EntryId, value: &[u8]) -> Refusal {
         match (&self.sealer, value.split_first()) {
-            (Some(sealer), Some((&SEALED, token))) => match sealer.open_bytes(token, &[]) {
-                Err(refusal @ (Refusal::Version | Refusal::UnknownKey)) => refusal,
-                _ => Refusal::Payload,
-            },
-            (None, Some((&SEALED, token))) if Sealer::is_token(token) => Refusal::UnknownKey,
+            (_, Some((&SEALED, token))) => self.refusal_of_sealed(id, token),
             // From a host that does not seal yet, or planted.
             (Some(_), Some((&(StoredHeader::KIND | TOMBSTONE | NAMING_TOMBSTONE | LIST), _))) => {
                 Refusal::Unreadable
@@ -197,6 +193,20 @@ impl StoredFormat for NativeFormat {
 impl NativeFormat {
     fn accepts_unsealed(&self) -> bool {
         self.accept_unsealed.as_ref().is_some_and(|(until, clock)| clock.now() < *until)
+    }
+
+    /// Returns why the sealed value of the entry `id` could not be read. A plaintext of an unknown kind may come from a newer release,
+    /// too. It must open in this entry first, so that a forged or moved value does not count as one.
+    fn refusal_of_sealed(&self, id: EntryId, token: &[u8]) -> Refusal {
+        let opened = match &self.sealer {
+            Some(sealer) => sealer.open_bytes(token, &id.to_bytes()),
+            None => Sealer::check_form(token).and(Err(Refusal::UnknownKey)),
+        };
+        match opened.map(|opened| opened.into_plaintext().first().copied()) {
+            Ok(Some(kind)) if LATER.contains(&kind) => Refusal::Version,
+            Err(refusal @ (Refusal::Version | Refusal::UnknownKey)) => refusal,
+            _ => Refusal::Payload,
+        }
     }
 
     fn value(&self, id: EntryId, now: Timestamp, parts: &[&[u8]]) -> Result<Bytes, Error> {

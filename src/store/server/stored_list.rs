@@ -181,11 +181,12 @@ impl<B: Backend> Inner<B> {
             Err(error) if error.is_unreadable() => return Ok(Some(Refusal::Unreadable)),
             answer => answer?,
         };
-        if self.read_list(list, stored.as_ref()).is_ok_and(|list| list.has(id)) {
-            return Ok(None);
-        }
-        let refusal = stored.map(|stored| self.format.refusal(&stored.value));
-        let undecided = refusal.filter(|refusal| refusal.may_be_of_another_host());
+        let unreadable = match self.read_list(list, stored.as_ref()) {
+            Ok(list) if list.has(id) => return Ok(None),
+            Ok(_) => None,
+            Err(_) => stored.map(|stored| self.format.refusal(list, &stored.value)),
+        };
+        let undecided = unreadable.filter(|refusal| refusal.may_be_of_another_host());
         Ok(Some(undecided.unwrap_or(Refusal::UnknownId)))
     }
 }

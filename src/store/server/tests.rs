@@ -15,6 +15,8 @@ use crate::store::Replaced;
 #[cfg(feature = "memory")]
 mod conflicts;
 #[cfg(feature = "memory")]
+mod later_kinds;
+#[cfg(feature = "memory")]
 mod subjects;
 #[cfg(feature = "memory")]
 mod successors;
@@ -123,8 +125,8 @@ impl StoredFormat for DecodeCounter {
         }
     }
 
-    fn refusal(&self, value: &[u8]) -> Refusal {
-        self.format.refusal(value)
+    fn refusal(&self, id: EntryId, value: &[u8]) -> Refusal {
+        self.format.refusal(id, value)
     }
 
     fn has_session_lists(&self) -> bool {
