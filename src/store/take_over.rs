@@ -8,7 +8,8 @@ use crate::error::Error;
 use crate::session::{Changes, Record, Saved};
 
 /// Writes the session `record` of the store `old` to `new`, with these changes. Then `leave` ends it in the old store, or returns
-/// false if another request ended or moved it meanwhile: then it is not brought back, unless the changes begin another session.
+/// false if another request ended or moved it meanwhile: then it is not brought back, unless the changes begin another session. A
+/// login begins a session of its own then.
 pub(super) async fn take_over(
     new: &dyn Store,
     old: &dyn Store,
@@ -18,6 +19,7 @@ pub(super) async fn take_over(
     leave: impl FnOnce(Record) -> StoreFuture<bool>,
 ) -> Result<Saved, Error> {
     let begins_another = begins_another(old, &changes);
+    let login = changes.logs_in().then(|| Arc::clone(&changes));
     let saved = if changes.restarts() {
         Arc::make_mut(&mut changes).set_after(Some(record.recency()));
         new.save(None, changes, now).await?
@@ -38,7 +40,10 @@ pub(super) async fn take_over(
                 // If that fails, its deadline removes it: no client was given its token.
                 let _ = new.destroy(record, now).await;
             }
-            left.map(|_| Saved::Ended)
+            match (left?, login) {
+                (false, Some(login)) => new.save(None, login, now).await,
+                _ => Ok(Saved::Ended),
+            }
         }
     }
 }

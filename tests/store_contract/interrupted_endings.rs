@@ -7,6 +7,7 @@ use hyper_session::{ServerStore, Session};
 
 use crate::concurrent_requests::{NAME, poll_once, run};
 use crate::subject_fixture::{World, list_id};
+use crate::support::Jar;
 
 /// A list that cannot be read is an error, and not "nothing": a user who logs out everywhere must learn that it did not happen.
 #[test]
@@ -40,11 +41,17 @@ pub(crate) fn t26_a_damaged_list_is_an_error_until_the_next_login() {
 /// A call began to end them, and was dropped: they are listed while they live, and ended by the next call that writes.
 #[test]
 fn t26_what_was_begun_to_be_ended_is_ended_by_whoever_comes_next() {
-    type Next = fn(&World);
-    let nexts: [Next; 3] = [
-        |world| drop(world.login("ada")),
-        |world| assert_eq!(world.end_all("ada", None), 2),
-        |world| assert!(!world.end_one("ada", list_id("ada").to_string().parse().unwrap())),
+    type Next = fn(&World, &Jar);
+    let nexts: [Next; 4] = [
+        |world, _| drop(world.login("ada")),
+        // On a device whose session is to end.
+        |world, device| {
+            let mut device = device.clone();
+            world.edit(&mut device, |session| session.login("ada"));
+            assert_eq!(world.subject(&device).as_deref(), Some("ada"));
+        },
+        |world, _| assert_eq!(world.end_all("ada", None), 2),
+        |world, _| assert!(!world.end_one("ada", list_id("ada").to_string().parse().unwrap())),
     ];
     for next in nexts {
         let world = World::new();
@@ -59,7 +66,7 @@ fn t26_what_was_begun_to_be_ended_is_ended_by_whoever_comes_next() {
         drop(ending);
         assert!(world.subject(&jars[0]).is_some(), "not ended yet");
         assert_eq!(world.listed("ada").len(), 2, "listing shows what lives, and ends nothing");
-        next(&world);
+        next(&world, &jars[0]);
         assert_eq!((world.subject(&jars[0]), world.subject(&jars[1])), (None, None));
     }
 }

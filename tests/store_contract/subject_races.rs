@@ -11,8 +11,8 @@ use std::time::Duration;
 use http::Request;
 use hyper::service::{Service, service_fn};
 use hyper_session::cookie::CookieOptions;
-use hyper_session::store::{Backend as _, EntryId};
-use hyper_session::testing::{FakeClock, Faulty, Primitive};
+use hyper_session::store::{Backend as _, EntryId, SessionLimit};
+use hyper_session::testing::{FakeClock, Fault, Faulty, Primitive};
 use hyper_session::{Error, ServerStore, Session, SessionExt, SessionId, SessionService};
 use sha2::Digest as _;
 
@@ -621,20 +621,30 @@ fn r9_two_logins_at_once_at_the_session_limit_leave_one() {
 #[test]
 fn r9_two_logins_at_once_with_one_session_both_hold() {
     let clock = FakeClock::at(START);
-    let build =
-        |backend: &Watched| ServerStore::with_backend(backend.clone()).clock(clock.clone()).build().unwrap();
-    for deed in [LoginOnAnonymous, LoginAgain] {
+    let former = || CookieOptions::new().name("__Host-old");
+    let present = || CookieOptions::new().name("__Host-new").retired_name("__Host-old");
+    let build = |cookie: CookieOptions, backend: &Watched| {
+        let builder = ServerStore::with_backend(backend.clone()).cookie(cookie);
+        builder.clock(clock.clone()).build().unwrap()
+    };
+    for (deed, moves) in [(LoginOnAnonymous, false), (LoginAgain, false), (LoginAgain, true)] {
         let prepare = || {
             let (memory, mut jar) = (Watched::default(), Jar::new());
-            begin(&build(&memory), &mut jar, |session| session.set("cart", 1));
+            let store = build(if moves { former() } else { present() }, &memory);
+            begin(&store, &mut jar, |session| session.set("cart", 1));
             if deed == LoginAgain {
-                begin(&build(&memory), &mut jar, |session| session.login("ada"));
+                begin(&store, &mut jar, |session| session.login("ada"));
             }
             (memory, [jar.clone(), jar])
         };
-        two_at_once(deed, build, prepare, |store, jars, context| {
-            assert!(jars.iter().all(|jar| is_adas(store, jar)), "{context}");
-        });
+        two_at_once(
+            deed,
+            |backend| build(present(), backend),
+            prepare,
+            |store, jars, context| {
+                assert!(jars.iter().all(|jar| is_adas(store, jar)), "{context}, moves: {moves}");
+            },
+        );
     }
 }
 
@@ -668,5 +678,54 @@ fn t26_a_session_that_moves_at_the_session_limit_ends_none() {
                 assert_eq!(live, 1 + usize::from(other_device), "{context}");
             },
         );
+    }
+}
+
+/// A login that failed takes no place: its session, whose token no browser has, does not count at the next try.
+#[test]
+fn t26_a_login_that_failed_is_not_refused_at_the_session_limit_when_it_is_repeated() {
+    for (restarts, fails_at_list) in [(false, false), (true, false), (false, true), (true, true)] {
+        let (memory, clock, events) = (Watched::default(), FakeClock::at(START), Events::new());
+        let faulty = Faulty::new(memory.clone());
+        let builder = ServerStore::with_backend(faulty.clone()).clock(clock.clone());
+        let builder = builder.max_sessions_per_subject(1).at_session_limit(SessionLimit::RefuseLogin);
+        let store = builder.build().unwrap();
+        let plain = server(&memory, &clock, &events);
+        let mut visitor = Jar::new();
+        begin(&plain, &mut visitor, |session| session.set("cart", 1));
+        let id = EntryId::from_bytes(whose(&plain, &visitor).unwrap().0.to_bytes());
+        let service = SessionService::new(
+            service_fn(move |request: Request<Body>| async move {
+                let session = request.session().await?;
+                if restarts {
+                    session.destroy()?;
+                }
+                session.login("ada")?;
+                Ok::<_, Error>(status(200))
+            }),
+            store,
+        );
+        let log_in = || run(service.call(request("/", visitor.header().as_deref()))).unwrap().status();
+        // The end of the visitor's session fails, or the look at the list after the new one was stored.
+        let course = Mutex::new((false, false));
+        faulty.intercept(move |call| {
+            let mut course = course.lock().unwrap();
+            let (stored, failed) = &mut *course;
+            let is_list = call.primitive == Primitive::Fetch && call.id != id;
+            let fails = if fails_at_list {
+                *stored && !*failed && is_list
+            } else {
+                call.id == id && call.primitive != Primitive::Fetch
+            };
+            *stored |= call.primitive == Primitive::Create;
+            *failed |= fails;
+            fails.then_some(Fault::Unreachable)
+        });
+        let context = format!("restarts: {restarts}, fails at the list: {fails_at_list}");
+        assert_eq!(log_in(), 503, "{context}");
+        faulty.intercept(|_| None);
+        assert_eq!(run(plain.sessions_of("ada")).unwrap(), [], "{context}");
+        assert_eq!(log_in(), 200, "{context}");
+        assert_eq!(run(plain.sessions_of("ada")).unwrap().len(), 1, "{context}");
     }
 }
