@@ -338,8 +338,8 @@ fn end_that_failed_after_its_new_session() {
     regression("session_model", "end_that_failed_after_its_new_session");
 }
 
-/// The model was wrong: the end of a session failed where the session had another token by then. What the handler did next counted
-/// from the session, and not from nothing.
+/// The model was wrong: the end of a session failed where the session had another token by then. The next changes of the handler
+/// counted from the session, and not from nothing.
 #[test]
 fn end_that_failed_where_its_session_goes_on() {
     regression("session_model", "end_that_failed_where_its_session_goes_on");

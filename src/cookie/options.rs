@@ -188,7 +188,7 @@ impl CookieOptions {
     ///
     /// Where the browser may have withheld the session's cookie, a cookie that came all the same may have been planted: it is not renewed,
     /// and not removed. `Sec-Fetch-Site` tells, or else, over https, `Origin` and `Host`. So a proxy that changes `Host` must pass
-    /// `Sec-Fetch-Site` on. Otherwise a session in use by forms and scripts alone ends as if it were idle.
+    /// `Sec-Fetch-Site` on. Otherwise a session that only forms and scripts use ends as if it were idle.
     #[doc(alias = "with_same_site")]
     #[doc(alias = "cookie_same_site")]
     pub fn same_site(mut self, same_site: SameSite) -> Self {

@@ -95,9 +95,11 @@ fn may_be_of_another_site(cookie: &CookieTemplate, uri: &Uri, headers: &HeaderMa
 
 /// Returns the host of an authority. The colons of an IPv6 address are in brackets.
 fn without_port(authority: &[u8]) -> &[u8] {
-    let after_address = authority.iter().rposition(|byte| *byte == b']').unwrap_or_default();
-    let colon = authority[after_address..].iter().position(|byte| *byte == b':');
-    colon.map_or(authority, |colon| &authority[..after_address + colon])
+    let host = match authority.iter().position(|byte| *byte == b']') {
+        Some(end) => authority.get(..=end),
+        None => authority.split(|byte| *byte == b':').next(),
+    };
+    host.unwrap_or(authority)
 }
 
 /// Returns true for the value of a header by which a page is loaded ahead.

@@ -16,7 +16,7 @@ impl Session {
     /// "Remember me", a login in two steps, and lists of devices are in the guide [`logins`](crate::guide::logins).
     ///
     /// The values of an anonymous session stay. If the session belongs to another subject, it is ended, and a new session
-    /// without values begins.
+    /// without values begins. So it does on a server-side store if another request ended the session meanwhile, or gave it another token.
     ///
     /// On a server-side store the session is then in the [session list of its subject](crate::ServerStore::sessions_of),
     /// from which it can be ended elsewhere. A [`CookieStore`](crate::CookieStore) has no session lists. With

@@ -589,8 +589,8 @@ fn is_adas(store: &ServerStore<Watched>, jar: &Jar) -> bool {
     whose(store, jar).is_some_and(|(_, subject)| subject.as_deref() == Some("ada"))
 }
 
-/// The one that comes later ends the other, and not both each other; nor does one that fails, because the session that it came with
-/// has another token by then.
+/// The later login ends the earlier one. They do not end each other, although the session that both came with has another token by
+/// then.
 #[test]
 fn r9_two_logins_at_once_at_the_session_limit_leave_one() {
     let clock = FakeClock::at(START);
@@ -648,8 +648,8 @@ fn r9_two_logins_at_once_with_one_session_both_hold() {
     }
 }
 
-/// Two requests of one page move the session from a retired name. That is no login: it ends neither that session, though it is on the
-/// list twice for a moment, nor the one of another device.
+/// Two requests of one page move the session from a retired name. Only a login ends sessions beyond the limit: this one stays, though
+/// it is on the list twice for a moment, and so does that of another device.
 #[test]
 fn t26_a_session_that_moves_at_the_session_limit_ends_none() {
     let clock = FakeClock::at(START);

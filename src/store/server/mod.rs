@@ -107,7 +107,7 @@ struct Predecessor {
 /// When the sessions end that a subject has beyond the limit.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Surplus {
-    /// At the next login: a session that is given another token, or another place, is no login.
+    /// At the next login. To give a session another token, or another place, is not one.
     Stays,
     /// Before the new session is stored.
     EndsFirst,

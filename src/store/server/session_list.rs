@@ -85,7 +85,7 @@ impl SessionList {
     /// Returns the sessions among these that were entered before `id`, and itself. If it is not on the list, it comes last.
     pub(crate) fn live_up_to(&self, id: SessionId) -> impl Iterator<Item = &ListedSession> {
         let own = self.entries.iter().enumerate().find(|(_, entry)| entry.id == id);
-        // A session may be older than one before it on the list, which took the place of its predecessor.
+        // A new token is entered next to the old one, so that older logins may follow it.
         let is_up_to = move |(at, entry): &(usize, &ListedSession)| {
             own.is_none_or(|(own_at, own)| *at <= own_at || entry.entered < own.entered)
         };

@@ -387,7 +387,7 @@ fn a_login_that_is_about_to_be_written_keeps_its_place_for_a_minute() {
     assert_eq!(list.entries.iter().map(|entry| entry.id).collect::<Vec<_>>(), [id(3)]);
 }
 
-/// Nor does it end the others: it is no login.
+/// Nor does that end the others: only a login does.
 #[test]
 fn under_a_lowered_limit_a_session_is_not_refused_a_new_token() {
     for limit in [SessionLimit::RefuseLogin, SessionLimit::EndLeastRecentlyUsed] {
