@@ -76,16 +76,17 @@ impl<B: Backend> Inner<B> {
         Ok(Entered::Yes)
     }
 
-    /// Ends the sessions that are beyond the limit since `login` replaced the session `replaced`. If that fails, the next login does
-    /// it: this one has happened.
-    pub(super) async fn end_surplus(&self, login: &Record, replaced: SessionId, now: Timestamp) {
-        let Some(subject) = self.listed_subject(login.payload()) else { return };
-        match self.known(&subject, now).await {
-            // Otherwise a later login has ended it by now.
-            Ok(known) if known.list.has(login.id()) => {
-                let _ = self.make_room(&subject, known, login.id(), Some(replaced), now).await;
-            }
-            _ => {}
+    /// Ends the sessions that are beyond the limit since `login`, which is on the list `known`, replaced the session `replaced`. If that
+    /// fails, the next login does it: this one has happened.
+    pub(super) async fn end_surplus(
+        &self,
+        login: &Record,
+        known: Known,
+        replaced: SessionId,
+        now: Timestamp,
+    ) {
+        if let Some(subject) = self.listed_subject(login.payload()) {
+            let _ = self.make_room(&subject, known, login.id(), Some(replaced), now).await;
         }
     }
 

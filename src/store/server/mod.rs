@@ -30,6 +30,7 @@ use self::format::{SharedFormat, StoredFormat};
 use self::list_memo::ListMemo;
 use self::native_format::NativeFormat;
 use self::session_list::SessionList;
+use self::stored_list::Known;
 use super::near_cache::RecordCache;
 use super::server_options::ServerOptions;
 use super::take_over::take_over;
@@ -119,8 +120,8 @@ enum Surplus {
 /// A session that was stored under its first token.
 struct Begun {
     record: Record,
-    /// True if sessions beyond the limit are still to [end](Surplus::EndsLast).
-    leaves_surplus: bool,
+    /// Its session list, if sessions beyond the limit are still to [end](Surplus::EndsLast).
+    beyond_limit: Option<Known>,
 }
 
 /// The entry that a write is to replace, and when that was written.

@@ -82,7 +82,7 @@ impl<B: Backend> Inner<B> {
         let created = if changes.begins_anew() { now } else { base.created() };
         let mut conflicts = Conflicts::new(self.queues.of(base.id()), &*self.backend);
         let surplus = if changes.logs_in() { Surplus::EndsLast } else { Surplus::Stays };
-        let mut leaves_surplus = false;
+        let mut beyond_limit = None;
         loop {
             let keeps_subject = base.payload().subject() == payload.subject();
             // Where only listed sessions count, one that is not listed has ended. Unless the user has just authenticated.
@@ -99,7 +99,7 @@ impl<B: Backend> Inner<B> {
                 else {
                     return Ok(Saved::Ended);
                 };
-                leaves_surplus |= begun.leaves_surplus;
+                beyond_limit = begun.beyond_limit;
                 *new = Some(begun.record);
             }
             // If no value is left, there is no new entry, and the old one is deleted without a tombstone. The tombstone of a visitor's
@@ -112,9 +112,9 @@ impl<B: Backend> Inner<B> {
                 Replaced::Done => {
                     self.leave(base, now).await;
                     let Some(new) = new.clone() else { return Ok(Saved::Removed) };
-                    if leaves_surplus {
+                    if let Some(known) = beyond_limit {
                         conflicts.release();
-                        self.end_surplus(&new, base.id(), now).await;
+                        self.end_surplus(&new, known, base.id(), now).await;
                     }
                     return stored(new, conflicts.count());
                 }

@@ -82,7 +82,7 @@ impl<B: Backend> Inner<B> {
             let id = session_id(&token);
             let key = entry_id(&token);
             let entry = self.encode(key, created, &payload, from, written, now)?;
-            let mut leaves_surplus = false;
+            let mut is_beyond_limit = false;
             if let Some(subject) = &subject {
                 // A login that cannot be stored must not take a place on the list, nor end another session.
                 self.backend.__check_len(entry.value.len())?;
@@ -90,7 +90,7 @@ impl<B: Backend> Inner<B> {
                 match self.enter(subject, id, instead_of, until, now).await? {
                     Entered::No => return Ok(None),
                     Entered::Yes => {}
-                    Entered::BeyondLimit => leaves_surplus = true,
+                    Entered::BeyondLimit => is_beyond_limit = true,
                 }
             }
             if self.backend.create(key, entry.clone(), now).await? {
@@ -98,17 +98,19 @@ impl<B: Backend> Inner<B> {
                 let origin =
                     Origin::Stored { token, value, deadline: expires, lifetime: EntryLifetime::NotDecoded };
                 let record = Record::written(id, created, expires, payload, origin, written);
-                if let Some(subject) = &subject {
-                    match self.is_entered(subject, id, now).await {
-                        Ok(true) => {}
-                        Ok(false) => return self.backend.delete(key).await.map(|()| None),
-                        Err(error) => {
-                            self.withdraw(record, now).await;
-                            return Err(error);
-                        }
+                let Some(subject) = &subject else {
+                    return Ok(Some(Begun { record, beyond_limit: None }));
+                };
+                return match self.known(subject, now).await {
+                    Ok(known) if known.list.has(id) => {
+                        Ok(Some(Begun { record, beyond_limit: is_beyond_limit.then_some(known) }))
                     }
-                }
-                return Ok(Some(Begun { record, leaves_surplus }));
+                    Ok(_) => self.backend.delete(key).await.map(|()| None),
+                    Err(error) => {
+                        self.withdraw(record, now).await;
+                        Err(error)
+                    }
+                };
             }
         }
         Err(Error::new(Kind::Random))

@@ -158,16 +158,6 @@ impl<B: Backend> Inner<B> {
         }
     }
 
-    /// Returns true if the session is still on the list.
-    pub(super) async fn is_entered(
-        &self,
-        subject: &str,
-        id: SessionId,
-        now: Timestamp,
-    ) -> Result<bool, Error> {
-        Ok(self.list(subject, now).await?.has(id))
-    }
-
     /// Returns why the session is refused by the list in a backend's reply. `None` if it is on the list. An unreadable list
     /// has no session: one that cannot be confirmed is refused. The reason is that of the list if another host may be able to
     /// read it, so that the cookie stays.
