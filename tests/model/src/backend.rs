@@ -85,6 +85,8 @@ pub enum Reply {
     Done,
     Conflict(Value),
     Missing,
+    /// An error: the call was not carried out, or its reply was lost.
+    Failed,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]

@@ -1,5 +1,5 @@
 //! Visits every state of the larger configurations, and prints how many there were: three requests on the store, with a host
-//! that crashes and with a list that is lost; two requests and a failover beside revocations, one request and a failover after which
+//! that crashes and with a list that is lost; a renewal or two of them with a second browser and a list that is lost; two requests and a failover beside revocations, one request and a failover after which
 //! healing fails, and three requests without one. `tests/run` visits the smaller ones.
 
 use std::fmt::Debug;
@@ -13,6 +13,17 @@ fn main() {
     for deeds in request::Deed::combinations(3) {
         for (crashes, loses_list) in [(0, false), (1, false), (0, true)] {
             sum += visit(store::Scenario { crashes, loses_list, ..store::Scenario::of(&deeds) });
+        }
+    }
+    for deeds in request::Deed::combinations(3) {
+        let renewals = deeds.iter().filter(|deed| **deed == request::Deed::Renew).count();
+        let losing =
+            store::Scenario { second_browser: true, loses_list: true, ..store::Scenario::of(&deeds) };
+        if renewals > 0 {
+            sum += visit(store::Scenario { checks_list: true, ..losing.clone() });
+        }
+        if renewals > 1 {
+            sum += visit(store::Scenario { failures: 2, ..losing });
         }
     }
     let with_failover = revocation::Deed::combinations(2).into_iter();

@@ -67,6 +67,18 @@ pub enum Mistake {
     KeepsNone,
     /// A logout does not look for the session that continues from a tombstone.
     FollowsNone,
+    /// A renewal does not look the session list up.
+    RenewsOnly,
+    /// A session is not entered again after that has failed once.
+    HealsOnce,
+    /// A renewal that lost the race to write the list takes the session for entered.
+    HealsUncompared,
+    /// A session counts although it is not on the list that decides.
+    LoadsUnlisted,
+    /// A session that is not on the list that decides is given a new token.
+    RegeneratesUnlisted,
+    /// A renewal enters a session in the list that decides.
+    HealsListThatDecides,
 }
 
 /// The result for the client of a request, or for the caller of `end_sessions_of`.
@@ -74,6 +86,8 @@ pub enum Mistake {
 pub enum Answer {
     /// The session is stored under this token.
     Stored(u8),
+    /// The same, by a write that also looked the session list up.
+    Renewed(u8),
     /// The session has ended: what was to be changed is dropped.
     Ended,
     /// This request ended it.
@@ -84,6 +98,16 @@ pub enum Answer {
     AllEnded,
     /// The other sessions of the subject have ended.
     OthersEnded,
+}
+
+impl Answer {
+    /// Returns the token under which the session is stored.
+    pub fn stored(self) -> Option<u8> {
+        match self {
+            Self::Stored(token) | Self::Renewed(token) => Some(token),
+            _ => None,
+        }
+    }
 }
 
 /// The replies so far, in the order of the calls of each lane. A request that waits for several calls at once has a lane for
@@ -103,7 +127,14 @@ struct Io<'a> {
     request: u8,
 }
 
-type Step<T> = Result<T, Waiting>;
+/// Why a step has no result.
+enum Stop {
+    Waiting(Waiting),
+    /// A call failed, or its reply was lost.
+    Failed,
+}
+
+type Step<T> = Result<T, Stop>;
 
 impl Io<'_> {
     fn call(&mut self, call: Call) -> Step<Reply> {
@@ -114,9 +145,9 @@ impl Io<'_> {
         match self.replies.get(lane).and_then(|replies| replies.get(self.taken[lane])) {
             Some(reply) => {
                 self.taken[lane] += 1;
-                Ok(reply.clone())
+                if *reply == Reply::Failed { Err(Stop::Failed) } else { Ok(reply.clone()) }
             }
-            None => Err(vec![(u8::try_from(lane).unwrap(), call)]),
+            None => Err(Stop::Waiting(vec![(u8::try_from(lane).unwrap(), call)])),
         }
     }
 
@@ -135,14 +166,20 @@ impl Io<'_> {
             self.lane = first + number;
             match step(self, number) {
                 Ok(result) => done.push(result),
-                Err(calls) => waiting.extend(calls),
+                Err(Stop::Waiting(calls)) => waiting.extend(calls),
+                Err(Stop::Failed) => {}
             }
         }
         self.lane = outer;
-        if waiting.is_empty() { Ok(done) } else { Err(waiting) }
+        match waiting.is_empty() {
+            true if done.len() == steps => Ok(done),
+            true => Err(Stop::Failed),
+            false => Err(Stop::Waiting(waiting)),
+        }
     }
 
-    /// `OptionalWork`: the calls of both steps may happen in any order, and `side` is given up where `main` does not need it.
+    /// `OptionalWork`: the calls of both steps may happen in any order, and `side` is given up where `main` does not need it. There
+    /// is no patience in the model: an answer that does not wait for the rest of the work changes no step of it.
     fn beside<M, S>(
         &mut self,
         main: impl FnOnce(&mut Self) -> Step<M>,
@@ -158,9 +195,13 @@ impl Io<'_> {
         self.lane = outer;
         match (main, side) {
             (Ok(main), Ok(side)) => Ok((main, Some(side))),
-            (Ok(main), Err(_)) if !needs_side(&main) => Ok((main, None)),
-            (Ok(_), Err(waiting)) | (Err(waiting), Ok(_)) => Err(waiting),
-            (Err(waiting), Err(more)) => Err([waiting, more].concat()),
+            (Ok(main), Err(Stop::Failed)) => Ok((main, None)),
+            (Ok(main), Err(Stop::Waiting(_))) if !needs_side(&main) => Ok((main, None)),
+            (Ok(_), Err(stop)) | (Err(stop), Ok(_) | Err(Stop::Failed)) => Err(stop),
+            (Err(Stop::Failed), Err(_)) => Err(Stop::Failed),
+            (Err(Stop::Waiting(waiting)), Err(Stop::Waiting(more))) => {
+                Err(Stop::Waiting([waiting, more].concat()))
+            }
         }
     }
 
@@ -192,6 +233,13 @@ struct Record {
     session: Session,
 }
 
+/// `Predecessor`.
+#[derive(Clone, Copy)]
+struct Predecessor {
+    token: u8,
+    must_be_listed: bool,
+}
+
 /// `Known`.
 type Known = Option<(Revision, List)>;
 
@@ -215,6 +263,12 @@ pub struct Program {
     pub request: u8,
     pub deed: Deed,
     pub token: u8,
+    /// True if only listed sessions count: `check_session_list`.
+    pub checks_list: bool,
+    /// True if the host reads the list together with the session, because it has loaded the session before.
+    pub knows_list: bool,
+    /// True if a step failed that was to enter the session again.
+    pub failed_before: bool,
     pub mistake: Mistake,
 }
 
@@ -224,7 +278,18 @@ impl Program {
     /// # Errors
     ///
     /// The calls that it waits for, if it is not done.
+    ///
+    /// # Panics
+    ///
+    /// If a call failed that the request depends on. The model has no such failures.
     pub fn run(self, replies: &Replies) -> Result<Answer, Waiting> {
+        self.carry_out(replies).map_err(|stop| match stop {
+            Stop::Waiting(waiting) => waiting,
+            Stop::Failed => unreachable!("a call failed that {self:?} depends on"),
+        })
+    }
+
+    fn carry_out(self, replies: &Replies) -> Step<Answer> {
         let request = self.request;
         let mut io = Io { replies, taken: vec![0], lane: 0, lanes: 1, drawn: 0, request };
         if self.deed == Deed::EndAll {
@@ -254,10 +319,35 @@ impl Program {
 
     fn load(self, io: &mut Io) -> Step<Option<Record>> {
         let token = self.token;
-        let stored = io.fetch(Place::Session(token))?;
-        Ok(stored.and_then(|value| {
-            session_in(&value).map(|session| Record { token, revision: value.revision, session })
-        }))
+        let place = Place::Session(token);
+        let decode = |stored: Option<Value>| {
+            stored.and_then(|value| {
+                session_in(&value).map(|session| Record { token, revision: value.revision, session })
+            })
+        };
+        if !self.checks_list || self.mistake == Mistake::LoadsUnlisted {
+            return Ok(decode(io.fetch(place)?));
+        }
+        // `Inner::load_listed`.
+        let (record, list) = if self.knows_list {
+            let mut both = io.join(2, |io, number| io.fetch([place, Place::List][number]))?;
+            let list = both.pop().flatten();
+            (decode(both.pop().flatten()), Some(list))
+        } else {
+            (decode(io.fetch(place)?), None)
+        };
+        let Some(record) = record.filter(|record| record.session.has_subject) else { return Ok(record) };
+        let list = match list {
+            Some(list) => list,
+            None => io.fetch(Place::List)?,
+        };
+        Ok(list_in(list).is_some_and(|(_, list)| list.has(token)).then_some(record))
+    }
+
+    /// Returns true if a renewal of this session looks the session list up.
+    fn looks_up(self, session: Session) -> bool {
+        let decides = self.checks_list && self.mistake != Mistake::HealsListThatDecides;
+        session.has_subject && !decides && self.mistake != Mistake::RenewsOnly
     }
 
     /// The changes of a request that updates, applied to `session`.
@@ -275,14 +365,16 @@ impl Program {
     /// `Inner::save`, with a base.
     fn save(self, io: &mut Io, base: Record) -> Step<Answer> {
         let (mut expected, mut session) = (base.revision, self.changed(base.session));
-        let mut looks_up = self.deed == Deed::LateUpdate && base.session.has_subject;
+        let mut looks_up = self.deed == Deed::LateUpdate;
         loop {
-            let replaced = if std::mem::take(&mut looks_up) {
+            let is_renewal = std::mem::take(&mut looks_up);
+            let replaced = if is_renewal && self.looks_up(base.session) {
                 self.beside_the_list(io, base.token, expected, session)?
             } else {
                 self.replace(io, base.token, expected, session)?
             };
             match replaced {
+                Replaced::Stored(record) if is_renewal => return Ok(Answer::Renewed(record.token)),
                 Replaced::Stored(record) => return Ok(Answer::Stored(record.token)),
                 Replaced::Ended if self.mistake == Mistake::SaveCreates => {
                     io.create(Place::Session(base.token), Content::Session(session))?;
@@ -301,8 +393,8 @@ impl Program {
         let is_stored = |replaced: &Replaced| matches!(replaced, Replaced::Stored(_));
         let replace = |io: &mut Io| self.replace(io, token, expected, session);
         let (replaced, list) = io.beside(replace, is_stored, |io| Ok(list_in(io.fetch(Place::List)?)))?;
-        if is_stored(&replaced) && !list.flatten().is_some_and(|(_, list)| list.names(token)) {
-            self.enter_again(io, token)?;
+        if is_stored(&replaced) {
+            self.enter_again(io, token, list)?;
         }
         Ok(replaced)
     }
@@ -323,20 +415,19 @@ impl Program {
     /// `Inner::renew`.
     fn renew(self, io: &mut Io, base: Record) -> Step<Answer> {
         let renew = Call::Renew(Place::Session(base.token), base.revision);
-        let outcome = if base.session.has_subject {
+        let outcome = if self.looks_up(base.session) {
             let is_done = |outcome: &Reply| *outcome == Reply::Done;
             let (outcome, list) =
                 io.beside(|io| io.call(renew), is_done, |io| Ok(list_in(io.fetch(Place::List)?)))?;
-            let listed = list.flatten().is_some_and(|(_, list)| list.names(base.token));
-            if is_done(&outcome) && !listed {
-                self.enter_again(io, base.token)?;
+            if is_done(&outcome) {
+                self.enter_again(io, base.token, list)?;
             }
             outcome
         } else {
             io.call(renew)?
         };
         Ok(match outcome {
-            Reply::Done => Answer::Stored(base.token),
+            Reply::Done => Answer::Renewed(base.token),
             Reply::Conflict(present) if session_in(&present).is_some() => Answer::Stored(base.token),
             _ => Answer::Ended,
         })
@@ -392,7 +483,7 @@ impl Program {
         io: &mut Io,
         token: Option<u8>,
         session: Session,
-        instead_of: Option<u8>,
+        instead_of: Option<Predecessor>,
     ) -> Step<Option<Record>> {
         let token = token.unwrap_or_else(|| io.token());
         let or_new = |number: u8| if number == u8::MAX { token } else { number };
@@ -414,7 +505,7 @@ impl Program {
     fn regenerate(self, io: &mut Io, base: Record) -> Step<Answer> {
         let mut new = None;
         let answer = self.move_to_new(io, base, &mut new)?;
-        if let Some(new) = new.filter(|_| !matches!(answer, Answer::Stored(_))) {
+        if let Some(new) = new.filter(|_| answer.stored().is_none()) {
             self.remove(io, new)?;
         }
         Ok(answer)
@@ -462,13 +553,21 @@ impl Program {
             }
             self.leave(io, written)?;
         }
-        *new = self.create(io, None, session, Some(base.token))?;
+        let decides = self.checks_list && self.mistake != Mistake::RegeneratesUnlisted;
+        let must_be_listed = decides && self.deed == Deed::Regenerate;
+        let predecessor = Predecessor { token: base.token, must_be_listed };
+        *new = self.create(io, None, session, Some(predecessor))?;
         Ok(new.is_some())
     }
 
     /// `Inner::enter`. The subject never has more sessions than the limit.
-    fn enter(self, io: &mut Io, token: u8, instead_of: Option<u8>) -> Step<bool> {
+    fn enter(self, io: &mut Io, token: u8, instead_of: Option<Predecessor>) -> Step<bool> {
+        let must_be_listed = instead_of.filter(|predecessor| predecessor.must_be_listed);
+        let instead_of = instead_of.map(|predecessor| predecessor.token);
         let (entered, known) = self.edit(io, None, |list| {
+            if must_be_listed.is_some_and(|predecessor| !list.has(predecessor.token)) {
+                return false;
+            }
             let replaced = list.0.iter().position(|(listed, _)| Some(*listed) == instead_of);
             if replaced.is_some_and(|at| list.0[at].1) {
                 return false;
@@ -485,14 +584,24 @@ impl Program {
         Ok(entered)
     }
 
-    /// `Inner::enter_again`.
-    fn enter_again(self, io: &mut Io, token: u8) -> Step<()> {
+    /// `Inner::enter_again`. `list` is the session list, unless it could not be read.
+    fn enter_again(self, io: &mut Io, token: u8, list: Option<Known>) -> Step<()> {
+        let Some(list) = list else { return Ok(()) };
+        if list.is_some_and(|(_, list)| list.names(token))
+            || self.failed_before && self.mistake == Mistake::HealsOnce
+        {
+            return Ok(());
+        }
         let add = |list: &mut List| {
             if !list.names(token) {
                 list.0.push((token, false));
             }
         };
-        self.edit(io, None, add).map(drop)
+        match self.edit(io, None, add) {
+            // Its next renewal tries again.
+            Err(Stop::Failed) => Ok(()),
+            edited => edited.map(drop),
+        }
     }
 
     /// `Inner::is_entered`.
@@ -568,6 +677,9 @@ impl Program {
                 (Some((seen, _)), entry) => io.call(Call::Exchange(Place::List, *seen, entry))?,
                 (None, Some(entry)) => match io.create(Place::List, entry)? {
                     true => Reply::Done,
+                    false if self.mistake == Mistake::HealsUncompared && self.deed == Deed::Renew => {
+                        Reply::Done
+                    }
                     false => Reply::Missing,
                 },
                 (None, None) => Reply::Done,
