@@ -7,6 +7,7 @@
 pub mod backend;
 pub mod request;
 pub mod revocation;
+pub mod sqlite;
 pub mod store;
 
 /// Every choice of `count` of `all`, of which each can be chosen several times, in one order.

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::backend::{Call, Content, List, Place, Reply, Revision, Session, Value};
+use crate::backend::{Call, Content, FIRST_TOKENS, List, Place, Reply, Revision, Session, Value};
 
 /// The deed of a handler with the session that it loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -79,6 +79,14 @@ pub enum Mistake {
     RegeneratesUnlisted,
     /// A renewal enters a session in the list that decides.
     HealsListThatDecides,
+    /// A session that moves to another store stays in the old one.
+    MovesWithoutLeaving,
+    /// A session has moved, whether or not this request ended it in the old store.
+    MovesTwice,
+    /// A session has moved although its end in the old store is not known.
+    MovesUnconfirmed,
+    /// A request that could not move a session leaves the copy behind.
+    LeavesCopy,
 }
 
 /// The result for the client of a request, or for the caller of `end_sessions_of`.
@@ -98,6 +106,8 @@ pub enum Answer {
     AllEnded,
     /// The other sessions of the subject have ended.
     OthersEnded,
+    /// An error.
+    Failed,
 }
 
 impl Answer {
@@ -125,6 +135,8 @@ struct Io<'a> {
     /// How many tokens this request has drawn.
     drawn: u8,
     request: u8,
+    /// The session list of the store that the request is calling.
+    list: Place,
 }
 
 /// Why a step has no result.
@@ -155,6 +167,14 @@ impl Io<'_> {
     fn revision(&self) -> Revision {
         let (request, lane) = (self.request, u8::try_from(self.lane).unwrap());
         Revision { request, lane, step: u8::try_from(self.taken[self.lane] - 1).unwrap() }
+    }
+
+    /// Does `work` on the old store.
+    fn in_old<T>(&mut self, work: impl FnOnce(&mut Self) -> Step<T>) -> Step<T> {
+        let list = std::mem::replace(&mut self.list, Place::OldList);
+        let done = work(self);
+        self.list = list;
+        done
     }
 
     /// `join` and `join_all`: the calls of each step may happen in any order.
@@ -265,6 +285,8 @@ pub struct Program {
     pub token: u8,
     /// True if only listed sessions count: `check_session_list`.
     pub checks_list: bool,
+    /// True if sessions move from an old store: `MigratingStore`, from one `ServerStore` to another.
+    pub migrates: bool,
     /// True if the host reads the list together with the session, because it has loaded the session before.
     pub knows_list: bool,
     /// True if a step failed that was to enter the session again.
@@ -291,13 +313,24 @@ impl Program {
 
     fn carry_out(self, replies: &Replies) -> Step<Answer> {
         let request = self.request;
-        let mut io = Io { replies, taken: vec![0], lane: 0, lanes: 1, drawn: 0, request };
+        let mut io = Io { replies, taken: vec![0], lane: 0, lanes: 1, drawn: 0, request, list: Place::List };
         if self.deed == Deed::EndAll {
+            if self.migrates {
+                io.in_old(|io| self.end(io, None, |_| true))?;
+            }
             self.end(&mut io, None, |_| true)?;
             return Ok(Answer::AllEnded);
         }
         let base = self.load(&mut io)?;
         match (self.deed, base) {
+            // The new store has no entry for a token of the old one.
+            (Deed::Logout, None) if self.is_old() => {
+                io.in_old(|io| self.end_behind(io)).map(|()| Answer::Removed)
+            }
+            (Deed::Logout, Some(base)) if self.is_old() => {
+                io.in_old(|io| self.remove(io, base)).map(|()| Answer::Removed)
+            }
+            (_, Some(base)) if self.is_old() => self.take_over(&mut io, base),
             (Deed::Login, None) => {
                 let created = self.create(&mut io, None, self.logged_in(None), None)?;
                 Ok(created.map_or(Answer::Ended, |record| Answer::Stored(record.token)))
@@ -342,6 +375,56 @@ impl Program {
             None => io.fetch(Place::List)?,
         };
         Ok(list_in(list).is_some_and(|(_, list)| list.has(token)).then_some(record))
+    }
+
+    /// `elsewhere`: whether the session is in the old store.
+    fn is_old(self) -> bool {
+        self.migrates && FIRST_TOKENS.contains(&self.token)
+    }
+
+    /// `take_over`. Between two server-side stores no login begins another session.
+    fn take_over(self, io: &mut Io, base: Record) -> Step<Answer> {
+        let session = match self.deed {
+            Deed::Login => self.logged_in(Some(base.session)),
+            _ => self.changed(base.session),
+        };
+        let predecessor = Predecessor { token: base.token, must_be_listed: false };
+        let new = self.create(io, None, session, Some(predecessor))?;
+        let left = match io.in_old(|io| self.supersede(io, base)) {
+            Err(Stop::Failed) => None,
+            left => Some(left?),
+        };
+        let has_moved = match left {
+            Some(left) => left || self.mistake == Mistake::MovesTwice,
+            None => self.mistake == Mistake::MovesUnconfirmed,
+        };
+        match new {
+            new if has_moved => Ok(new.map_or(Answer::Ended, |new| Answer::Stored(new.token))),
+            new => {
+                if let Some(new) = new.filter(|_| self.mistake != Mistake::LeavesCopy) {
+                    self.remove(io, new)?;
+                }
+                Ok(left.map_or(Answer::Failed, |_| Answer::Ended))
+            }
+        }
+    }
+
+    /// `Inner::supersede`, and in it `Inner::end_entry`.
+    fn supersede(self, io: &mut Io, base: Record) -> Step<bool> {
+        if self.mistake == Mistake::MovesWithoutLeaving {
+            return Ok(true);
+        }
+        let mut expected = base.revision;
+        let is_done = loop {
+            let left = Some(Content::Tombstone(None));
+            match io.call(Call::Exchange(Place::Session(base.token), expected, left))? {
+                Reply::Conflict(current) if session_in(&current).is_some() => expected = current.revision,
+                Reply::Conflict(_) => return Ok(false),
+                outcome => break outcome == Reply::Done,
+            }
+        };
+        self.leave(io, base)?;
+        Ok(is_done)
     }
 
     /// Returns true if a renewal of this session looks the session list up.
@@ -606,7 +689,7 @@ impl Program {
 
     /// `Inner::is_entered`.
     fn is_entered(self, io: &mut Io, token: u8) -> Step<bool> {
-        Ok(list_in(io.fetch(Place::List)?).is_some_and(|(_, list)| list.has(token)))
+        Ok(list_in(io.fetch(io.list)?).is_some_and(|(_, list)| list.has(token)))
     }
 
     /// `Inner::leave`.
@@ -663,7 +746,7 @@ impl Program {
     ) -> Step<(R, Known)> {
         let mut current = match known {
             Some(known) => known,
-            None => list_in(io.fetch(Place::List)?),
+            None => list_in(io.fetch(io.list)?),
         };
         loop {
             let before = current.as_ref().map(|(_, list)| list.clone()).unwrap_or_default();
@@ -674,8 +757,8 @@ impl Program {
             }
             let entry = (!after.0.is_empty()).then(|| Content::List(after.clone()));
             let outcome = match (&current, entry) {
-                (Some((seen, _)), entry) => io.call(Call::Exchange(Place::List, *seen, entry))?,
-                (None, Some(entry)) => match io.create(Place::List, entry)? {
+                (Some((seen, _)), entry) => io.call(Call::Exchange(io.list, *seen, entry))?,
+                (None, Some(entry)) => match io.create(io.list, entry)? {
                     true => Reply::Done,
                     false if self.mistake == Mistake::HealsUncompared && self.deed == Deed::Renew => {
                         Reply::Done
@@ -690,7 +773,7 @@ impl Program {
                     return Ok((result, known));
                 }
                 Reply::Conflict(newer) => list_in(Some(newer)),
-                _ => list_in(io.fetch(Place::List)?),
+                _ => list_in(io.fetch(io.list)?),
             };
         }
     }

@@ -2,13 +2,11 @@
 
 use stateright::{Model, Property};
 
-use crate::backend::{Backend, Call, Content, List, Place, Reply, Revision, Session, Value};
+use crate::backend::{Backend, Call, Content, FIRST_TOKENS, List, Place, Reply, Revision, Session, Value};
 use crate::request::{Answer, Deed, Mistake, Program, Replies, Waiting};
 
 /// The token that the browser has at first.
-const FIRST: u8 = 0;
-/// The token of a second browser of the same user. No request draws it.
-const SECOND: u8 = 7;
+const FIRST: u8 = FIRST_TOKENS[0];
 
 /// Some requests. Each can start at any time, with any token that a client knows by then.
 #[derive(Clone, Debug)]
@@ -21,13 +19,19 @@ pub struct Scenario {
     pub second_browser: bool,
     /// True if only listed sessions count: `check_session_list`.
     pub checks_list: bool,
+    /// True if each session is in an old store at first, and moves when it is written: `MigratingStore`. `EndOthers` is not in this
+    /// model.
+    pub migrates: bool,
     /// How many hosts may crash.
     pub crashes: u8,
     /// True if the entry of the session list may be lost once: evicted, or deleted by an operator.
     pub loses_list: bool,
-    /// How many steps may fail that look a session up on its list or enter it again, or have their replies lost.
+    /// How many steps may fail, or have their replies lost: those that look a session up on its list or enter it again, and where
+    /// sessions move, those that end one in the old store.
     pub failures: u8,
     pub mistake: Mistake,
+    /// Also counts the loss of a session whose move got no reply.
+    pub strict: bool,
 }
 
 impl Scenario {
@@ -42,10 +46,12 @@ impl Scenario {
             logged_in: true,
             second_browser: false,
             checks_list: false,
+            migrates: false,
             crashes: 0,
             loses_list: false,
             failures: 0,
             mistake: Mistake::None,
+            strict: false,
         }
     }
 
@@ -55,15 +61,29 @@ impl Scenario {
             deed: self.requests[usize::from(request)].0,
             token,
             checks_list: self.checks_list,
+            migrates: self.migrates,
             knows_list,
             failed_before,
             mistake: self.mistake,
         }
     }
 
+    /// Returns true if the call of this request may fail. Those that may are calls on which no answer depends, and the end of a
+    /// session that moves.
+    pub fn may_fail(&self, request: u8, call: &Call) -> bool {
+        if self.migrates {
+            return matches!(call, Call::Exchange(Place::Session(token), _, Some(Content::Tombstone(None))) if FIRST_TOKENS.contains(token));
+        }
+        let (Call::Fetch(place) | Call::Create(place, _) | Call::Exchange(place, ..)) = call else {
+            return false;
+        };
+        let deed = self.requests[usize::from(request)].0;
+        *place == Place::List && matches!(deed, Deed::Renew | Deed::LateUpdate)
+    }
+
     /// The tokens of the sessions that are there before the first request.
     pub fn first_tokens(&self) -> impl Iterator<Item = u8> {
-        [FIRST, SECOND].into_iter().take(if self.second_browser { 2 } else { 1 })
+        FIRST_TOKENS.into_iter().take(if self.second_browser { 2 } else { 1 })
     }
 
     fn has(&self, deeds: &[Deed]) -> bool {
@@ -96,6 +116,8 @@ pub struct State {
     crashed: Numbers,
     list_lost: bool,
     failures: u8,
+    /// A step was carried out, and its reply was lost.
+    reply_lost: bool,
     /// The tokens whose sessions each host has loaded: `ListMemo`.
     loaded: [Numbers; 2],
     /// The tokens whose sessions a step that failed was to enter again.
@@ -176,7 +198,8 @@ impl State {
             known.insert(token);
         }
         if scenario.logged_in {
-            backend.entries.insert(Place::List, value(Content::List(list)));
+            let place = if scenario.migrates { Place::OldList } else { Place::List };
+            backend.entries.insert(place, value(Content::List(list)));
         }
         Self {
             backend,
@@ -184,6 +207,7 @@ impl State {
             crashed: Numbers::default(),
             list_lost: false,
             failures: 0,
+            reply_lost: false,
             loaded: [Numbers::default(); 2],
             failed: Numbers::default(),
             known,
@@ -213,7 +237,7 @@ impl State {
                 logins
             })
         };
-        let list = self.backend.list();
+        let list = self.backend.list_at(Place::List);
         let mut ended = Numbers::default();
         for (_, _, since) in self.answers(scenario, Deed::EndAll) {
             ended.0 |= since.logins.0;
@@ -245,6 +269,7 @@ impl State {
     /// Lets the call of a lane fail. Returns false if it waits for none.
     pub fn fail(&mut self, scenario: &Scenario, request: u8, lane: u8, carried_out: bool) -> bool {
         self.failures += 1;
+        self.reply_lost |= carried_out;
         if let Stage::Running { program, .. } = &self.requests[usize::from(request)] {
             self.failed.insert(program.token);
         }
@@ -350,6 +375,12 @@ impl State {
         }
     }
 
+    /// Returns true if a session may be lost: the reply to its end in the old store did not arrive, so the copy in the new one ends,
+    /// too.
+    fn move_is_lost(&self, scenario: &Scenario) -> bool {
+        scenario.migrates && self.reply_lost && !scenario.strict
+    }
+
     fn is_quiet(&self) -> bool {
         self.requests.iter().all(|stage| matches!(stage, Stage::Done { .. } | Stage::Crashed))
     }
@@ -358,17 +389,8 @@ impl State {
 fn sessions_of(backend: &Backend) -> impl Iterator<Item = (u8, Session)> {
     backend.entries.keys().filter_map(|place| match place {
         Place::Session(token) => backend.session(*token).map(|session| (*token, session)),
-        Place::List => None,
+        Place::List | Place::OldList => None,
     })
-}
-
-/// Returns true if the call looks a session up on its list, or enters it again: no answer depends on it.
-pub fn may_fail(deed: Deed, call: &Call) -> bool {
-    let place = match call {
-        Call::Fetch(place) | Call::Create(place, _) | Call::Exchange(place, ..) => *place,
-        Call::Renew(..) | Call::Delete(_) => return false,
-    };
-    place == Place::List && matches!(deed, Deed::Renew | Deed::LateUpdate)
 }
 
 impl Model for Scenario {
@@ -401,7 +423,7 @@ impl Model for Scenario {
                 Stage::Running { .. } => {
                     for (lane, call) in state.waiting(self, number) {
                         actions.push(Action::Call { request: number, lane });
-                        if state.failures < self.failures && may_fail(deed, &call) {
+                        if state.failures < self.failures && self.may_fail(number, &call) {
                             let fail = |carried_out| Action::Fail { request: number, lane, carried_out };
                             actions.push(fail(false));
                             // Without its reply, a fetch has done nothing.
@@ -468,12 +490,19 @@ impl Model for Scenario {
                     let mut logouts = state.answers(scenario, Deed::Logout);
                     logouts.all(|(_, answer, since)| {
                         // A login of a visitor begins a session that the visitor's token does not end.
+                        // Nor does a logout follow a session to another store.
+                        let stays = |token: u8| {
+                            scenario.migrates
+                                && FIRST_TOKENS.contains(&since.token)
+                                && !FIRST_TOKENS.contains(&token)
+                        };
                         let is_same = |session: &Session| {
                             since.behind.is_some_and(|behind| {
                                 behind.began == session.began && behind.has_subject == session.has_subject
                             })
                         };
-                        answer != Answer::Removed || state.sessions().all(|(_, session)| !is_same(&session))
+                        answer != Answer::Removed
+                            || state.sessions().all(|(token, session)| stays(token) || !is_same(&session))
                     })
                 },
             ),
@@ -508,15 +537,34 @@ impl Model for Scenario {
                     || state.list_lost
                     || ends.all(|(_, _, since)| state.backend.session(since.token).is_some())
             }),
-            Property::always("the list names every live session", |_: &Self, state: &State| {
-                let list = state.backend.list();
+            Property::always("the list names every live session", |scenario: &Self, state: &State| {
+                let [list, old_list] =
+                    [Place::List, Place::OldList].map(|place| state.backend.list_at(place));
                 state.list_lost
-                    || state.sessions().all(|(token, session)| !session.has_subject || list.names(token))
+                    || state.sessions().all(|(token, session)| {
+                        let is_old = scenario.migrates && FIRST_TOKENS.contains(&token);
+                        let list = if is_old { &old_list } else { &list };
+                        !session.has_subject || list.names(token)
+                    })
+            }),
+            Property::always(
+                "a session that moves is never in both stores",
+                |scenario: &Self, state: &State| {
+                    let copies =
+                        |token| state.sessions().filter(|(_, session)| session.began == token).count();
+                    !scenario.migrates || scenario.first_tokens().all(|token| copies(token) <= 1)
+                },
+            ),
+            Property::always("no copy of a session is left behind", |scenario: &Self, state: &State| {
+                !scenario.migrates
+                    || state.crashed.0 != 0
+                    || !state.is_quiet()
+                    || sessions_of(&state.backend).all(|(token, _)| state.known.has(token))
             }),
             Property::always(
                 "a renewal enters a session in the list that lacks it",
                 |scenario: &Self, state: &State| {
-                    let list = state.backend.list();
+                    let list = state.backend.list_at(Place::List);
                     scenario.checks_list
                         || state.requests.iter().all(|stage| match stage {
                             Stage::Done { answer: Answer::Renewed(token), failed: false, since } => {
@@ -534,7 +582,7 @@ impl Model for Scenario {
             Property::always(
                 "where the list decides, no session counts that an end did not reach",
                 |scenario: &Self, state: &State| {
-                    let list = state.backend.list();
+                    let list = state.backend.list_at(Place::List);
                     let ends = |deed| state.answers(scenario, deed);
                     let counts = |token| list.has(token);
                     let mut all = ends(Deed::EndAll);
@@ -570,13 +618,13 @@ impl Model for Scenario {
             Property::always("a session that no request ends lives on", |scenario: &Self, state: &State| {
                 let ended = scenario.has(&[Deed::Logout, Deed::EndAll, Deed::EndOthers]);
                 let lives = |token| sessions_of(&state.backend).any(|(_, session)| session.began == token);
-                ended || scenario.first_tokens().all(lives)
+                ended || state.move_is_lost(scenario) || scenario.first_tokens().all(lives)
             }),
             Property::always(
                 "a client knows the token of a session that no request ends",
                 |scenario: &Self, state: &State| {
                     let ended = scenario.has(&[Deed::Logout, Deed::EndAll, Deed::EndOthers]);
-                    let unlike = ended || state.crashed.0 != 0;
+                    let unlike = ended || state.crashed.0 != 0 || state.move_is_lost(scenario);
                     let mut known = state.sessions();
                     let is_one = known.by_ref().filter(|(_, session)| session.began == FIRST).count() == 1;
                     unlike || state.list_lost || !state.is_quiet() || is_one
@@ -585,7 +633,9 @@ impl Model for Scenario {
             Property::always("a login after the end is not ended", |scenario: &Self, state: &State| {
                 let is_end = |deed: &Deed| matches!(deed, Deed::EndAll | Deed::EndOthers);
                 let ends = scenario.requests.iter().filter(|(deed, _)| is_end(deed)).count();
-                let others = scenario.has(&[Deed::Logout, Deed::Regenerate]) || state.list_lost;
+                // A move gives the session a new token, too.
+                let moves = scenario.migrates && scenario.has(&[Deed::Renew, Deed::Update, Deed::LateUpdate]);
+                let others = scenario.has(&[Deed::Logout, Deed::Regenerate]) || moves || state.list_lost;
                 let logins = scenario.requests.iter().filter(|(deed, _)| *deed == Deed::Login).count();
                 others
                     || logins > 1
@@ -593,7 +643,7 @@ impl Model for Scenario {
                         let is_after = since.no_end_running && usize::from(since.ends_finished) == ends;
                         let lives =
                             answer.stored().is_some_and(|token| state.backend.session(token).is_some());
-                        !is_after || answer == Answer::NotFound || lives
+                        !is_after || matches!(answer, Answer::NotFound | Answer::Failed) || lives
                     })
             }),
             // Without these, the rules above could hold because nothing happens.

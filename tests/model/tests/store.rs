@@ -142,3 +142,44 @@ fn a_session_that_counts_although_the_list_that_decides_was_lost_is_found() {
     let rule = "where the list decides, no request has a session that an end did not reach";
     finds_in(losing(Mistake::LoadsUnlisted, &[Deed::Update, Deed::EndAll]), rule);
 }
+
+/// A session that moves from one server-side store to another, beside requests that crash, or do not learn whether it has left.
+#[test]
+fn requests_that_move_a_session_to_another_store() {
+    let mut sum = 0;
+    let moving = |deeds: &[Deed]| Scenario { migrates: true, ..Scenario::of(deeds) };
+    for deeds in Deed::combinations(2).into_iter().filter(|deeds| !deeds.contains(&Deed::EndOthers)) {
+        sum += states(Scenario { crashes: 1, ..moving(&deeds) });
+        sum += states(Scenario { failures: 2, ..moving(&deeds) });
+        sum += states(Scenario { failures: 1, logged_in: false, ..moving(&deeds) });
+    }
+    for deeds in [
+        [Deed::Update, Deed::Update, Deed::Renew],
+        [Deed::Update, Deed::Renew, Deed::Logout],
+        [Deed::Update, Deed::Login, Deed::EndAll],
+        [Deed::Update, Deed::Regenerate, Deed::EndAll],
+    ] {
+        sum += states(Scenario { failures: 1, ..moving(&deeds) });
+    }
+    assert!(sum > 100_000, "{sum} states");
+}
+
+#[test]
+fn a_session_that_moves_and_stays_or_is_copied_is_found() {
+    let finds = |mistake, rule| {
+        let deeds = [Deed::Update, Deed::Renew];
+        finds_in(Scenario { mistake, migrates: true, failures: 1, ..Scenario::of(&deeds) }, rule);
+    };
+    for mistake in [Mistake::MovesWithoutLeaving, Mistake::MovesTwice, Mistake::MovesUnconfirmed] {
+        finds(mistake, "a session that moves is never in both stores");
+    }
+    finds(Mistake::MovesWithoutLeaving, "no update is lost");
+    finds(Mistake::LeavesCopy, "no copy of a session is left behind");
+}
+
+/// The reason why the [`Backend`](hyper_session::store::Backend) of an old store repeats a step whose reply was lost.
+#[test]
+fn a_session_whose_move_gets_no_reply_is_lost() {
+    let scenario = Scenario { migrates: true, failures: 1, strict: true, ..Scenario::of(&[Deed::Update]) };
+    finds_in(scenario, "a session that no request ends lives on");
+}

@@ -17,7 +17,7 @@ use hyper_session::testing::{Cookies, FakeClock, session_in};
 use hyper_session::{Error, ServerStore, SessionHandle, Timestamp, session_fn};
 use hyper_session_model::backend::{Call, Content, List, Place, Reply, Revision};
 use hyper_session_model::request::{Answer, Deed, Mistake};
-use hyper_session_model::store::{Scenario, Stage, State, may_fail};
+use hyper_session_model::store::{Scenario, Stage, State};
 use stateright::{Expectation, Model};
 
 const SUBJECT: &str = "ada";
@@ -301,7 +301,7 @@ fn follow(
     let mut backend = state.backend.clone();
     let revision = Revision { request, lane, step: u8::try_from(step).unwrap() };
     if let "failed" | "lost" = recorded.reply {
-        if !may_fail(scenario.requests[usize::from(request)].0, &call) {
+        if !scenario.may_fail(request, &call) {
             return Err(format!("{recorded:?} fails, and the model depends on it"));
         }
         assert!(state.fail(scenario, request, lane, recorded.reply == "lost"));
@@ -435,7 +435,7 @@ impl Run {
             // A cookie that leads to nothing may be removed.
             Answer::NotFound | Answer::Ended => cookies.header().is_none(),
             Answer::OthersEnded => !speaks,
-            Answer::AllEnded => false,
+            Answer::AllEnded | Answer::Failed => false,
         };
         if !agrees {
             return self
