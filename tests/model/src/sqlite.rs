@@ -1,4 +1,4 @@
-//! The SQLite file of revocations: two processes that open it, and an older copy of it that an operator puts in its place.
+//! The SQLite file of revocations: two processes that open it, and an older copy that an operator replaces it by.
 //!
 //! The functions are those of `src/revocation/sqlite.rs`. A check of the file's identity and the step behind it are one step here.
 //! The log itself, and the hosts that follow it, are in [`revocation`](crate::revocation). All revocations are those of one subject.
@@ -111,7 +111,7 @@ pub enum Action {
     },
     /// `VACUUM INTO`, which copies one state of the file.
     Copy,
-    /// The copy is put in the place of the file.
+    /// The copy replaces the file.
     Restore,
 }
 
@@ -196,12 +196,12 @@ impl State {
         })
     }
 
-    /// The revocations that were acknowledged, but for those that the restored copy lacks.
+    /// The revocations that were acknowledged and that a restored copy did not lose.
     fn acknowledged(&self) -> Vec<usize> {
         self.revocations().map(|(number, _)| number).filter(|number| !self.lost.contains(number)).collect()
     }
 
-    /// The pairs of a login and a revocation of which `is_first` picks the first.
+    /// Each login and each revocation: the number of the login and its position, the number of the revocation and its mark.
     fn pairs(&self) -> impl Iterator<Item = (usize, Position, usize, Position)> {
         let logins = self.events.iter().enumerate().filter_map(|(at, event)| match event {
             Event::Login { position } => Some((at, *position)),

@@ -26,8 +26,8 @@ pub struct Scenario {
     pub crashes: u8,
     /// True if the entry of the session list may be lost once: evicted, or deleted by an operator.
     pub loses_list: bool,
-    /// How many steps may fail, or have their replies lost: those that look a session up on its list or enter it again, and where
-    /// sessions move, those that end one in the old store.
+    /// How many steps may fail, or have their replies lost. Where sessions move, this concerns the end of a session in the old
+    /// store, otherwise the look at the session list of a renewal and its entering the session again.
     pub failures: u8,
     pub mistake: Mistake,
     /// Also counts the loss of a session whose move got no reply.
@@ -68,8 +68,8 @@ impl Scenario {
         }
     }
 
-    /// Returns true if the call of this request may fail. Those that may are calls on which no answer depends, and the end of a
-    /// session that moves.
+    /// Returns true if the call of this request may fail. No answer depends on such a call, except on
+    /// the end of a session that moves.
     pub fn may_fail(&self, request: u8, call: &Call) -> bool {
         if self.migrates {
             return matches!(call, Call::Exchange(Place::Session(token), _, Some(Content::Tombstone(None))) if FIRST_TOKENS.contains(token));
@@ -156,9 +156,9 @@ pub struct Since {
     behind: Option<Session>,
     /// The logins whose sessions clients had.
     logins: Numbers,
-    /// Those whose sessions were listed.
+    /// The logins whose sessions were listed.
     listed: Numbers,
-    /// Those that a call had ended, or would have if the list had not been lost.
+    /// The logins that a call had ended, or would have if the list had not been lost.
     ended: Numbers,
     /// True if the list had been lost.
     list_lost: bool,
@@ -365,7 +365,7 @@ impl State {
         })
     }
 
-    /// Returns the logins that a call which began then must end. A list that was lost has no sessions to end, other than those
+    /// Returns the logins that a call which began then must end. A list that was lost has no sessions to end, other than the sessions
     /// that have been entered again.
     fn must_end(&self, since: &Since) -> Numbers {
         match (self.list_lost, since.list_lost) {
