@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::header::{COOKIE, SET_COOKIE};
 use http::{Request, Response};
 use hyper::service::Service;
-use hyper_session::store::{Backend, EntryId, Memory, Replaced, Stored};
+use hyper_session::store::{Backend, EntryId, Memory, MigratingStore, Replaced, Stored};
 use hyper_session::testing::{Cookies, FakeClock, session_in};
 use hyper_session::{Error, ServerStore, SessionHandle, Timestamp, session_fn};
 use hyper_session_model::backend::{Call, Content, List, Place, Reply, Revision};
@@ -594,6 +594,59 @@ fn the_model_allows_what_the_code_does_where_the_list_decides() {
         let base = Scenario { checks_list: true, second_browser: true, loses_list, ..Scenario::of(&[]) };
         run_all(400, &base);
     }
+}
+
+/// Sends two requests that move a session from one store to another. Steps on the session's entry in the old store fail. Returns how
+/// many sessions there are afterwards, and whether a reply to such a step was lost.
+fn move_between_stores(seed: u64) -> (usize, bool) {
+    RANDOM.set(seed);
+    let clock = FakeClock::at(1_000_000);
+    let [old, new] = [(), ()]
+        .map(|()| ServerStore::with_backend(Recorder::default()).clock(clock.clone()).build().unwrap());
+    let log_in = session_fn(old.clone(), |_: Request<()>, handle: SessionHandle| async move {
+        handle.load().await?.login(SUBJECT)?;
+        Ok::<_, Error>(Response::new(()))
+    });
+    let response = at_once(log_in.call(Request::new(()))).unwrap();
+    let entry = EntryId::from_bytes(at_once(id_in(&response, &old)).unwrap());
+    let mut jar = Cookies::new();
+    jar.receive(response.headers());
+    let both = MigratingStore::new(new.clone(), old.clone(), Timestamp::from_unix(2_000_000)).unwrap();
+    let service = session_fn(both, |_: Request<()>, handle: SessionHandle| async move {
+        handle.load().await?.set("n", 1)?;
+        Ok::<_, Error>(Response::new(()))
+    });
+    type Move<'a> = Pin<Box<dyn Future<Output = Result<Response<()>, Error>> + 'a>>;
+    let mut running: Vec<Move> = Vec::new();
+    for _ in 0..2 {
+        let mut request = Request::new(());
+        request.headers_mut().extend(jar.header().map(|cookies| (COOKIE, cookies)));
+        running.push(Box::pin(service.call(request)));
+    }
+    RECORDED.take();
+    RECORDS.set(true);
+    FAILING.set(Some(entry));
+    while !running.is_empty() {
+        let at = random(running.len());
+        // A request whose step failed may answer with an error.
+        if poll(&mut running[at]).is_ready() {
+            drop(running.remove(at));
+        }
+    }
+    RECORDS.set(false);
+    FAILING.set(None);
+    let is_lost = RECORDED.take().iter().any(|recorded| recorded.reply == "lost");
+    let sessions = |store: &ServerStore<_>| at_once(store.sessions_of(SUBJECT)).unwrap().len();
+    (sessions(&old) + sessions(&new), is_lost)
+}
+
+#[test]
+fn a_session_that_moves_is_never_in_both_stores_and_lost_only_with_a_reply() {
+    let seen: Vec<_> = (0..1_000).map(move_between_stores).collect();
+    for (seed, (sessions, is_lost)) in seen.iter().enumerate() {
+        assert!(*sessions == 1 || *sessions == 0 && *is_lost, "seed {seed}: {sessions} sessions");
+    }
+    assert!(seen.contains(&(0, true)) && seen.contains(&(1, true)) && seen.contains(&(1, false)));
 }
 
 #[test]
