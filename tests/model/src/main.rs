@@ -28,8 +28,7 @@ fn main() {
         if renewals == 2 {
             sum += visit(store::Scenario { failures: 2, ..losing });
         }
-        if renewals == 1 && new_tokens == 0 && count(&[request::Deed::EndAll, request::Deed::EndOthers]) == 0
-        {
+        if renewals == 1 && new_tokens == 0 && count(&[request::Deed::EndOthers]) == 0 {
             let moving = store::Scenario { migrates: true, failures: 1, ..store::Scenario::of(&deeds) };
             sum += visit(moving);
         }
