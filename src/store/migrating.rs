@@ -37,6 +37,8 @@ use crate::session::{Changes, Place, Recency, Record, Saved, SessionId};
 ///   reach sessions that are still in an old `CookieStore` without revocations. One with revocations can only end all:
 ///   `end_sessions_of` ends none and [fails](Error::is_config) if the session to keep has not moved yet. `end_other_sessions`
 ///   moves it first.
+/// - If the reply to the end of a session in an old server-side store is lost, the request that moves the session fails, and the
+///   session may be in neither store.
 /// - While the log of revocations of an old `CookieStore` cannot be read, a save that moves a session fails. The session stays,
 ///   unless the log failed after it was written to.
 /// - If a store fails during `end_other_sessions`, the call fails, and some of the other sessions may have ended. This session

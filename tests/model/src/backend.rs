@@ -9,7 +9,13 @@ pub enum Place {
     Session(u8),
     /// The session list of the only subject.
     List,
+    /// That of the old store, where sessions move from one store to another. Tokens are unique, so the sessions of both need no
+    /// places of their own: those of the [first tokens](FIRST_TOKENS) are in the old store.
+    OldList,
 }
+
+/// The tokens of the sessions that are there before the first request. No request draws them.
+pub const FIRST_TOKENS: [u8; 2] = [0, 7];
 
 /// The random revision of a value: no two writes have the same one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -85,6 +91,8 @@ pub enum Reply {
     Done,
     Conflict(Value),
     Missing,
+    /// An error: the call was not carried out, or its reply was lost.
+    Failed,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -143,8 +151,9 @@ impl Backend {
         }
     }
 
-    pub fn list(&self) -> List {
-        match self.entries.get(&Place::List) {
+    /// The session list at this place.
+    pub fn list_at(&self, place: Place) -> List {
+        match self.entries.get(&place) {
             Some(Value { content: Content::List(list), .. }) => list.clone(),
             _ => List::default(),
         }

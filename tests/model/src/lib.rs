@@ -1,12 +1,14 @@
 //! Models of what several hosts do to one store, small enough that a model checker visits every order of their steps.
 //!
 //! [`store`] has the server-side store: each primitive of a `Backend` is one step. [`revocation`] has the log of revocations,
-//! the hosts that follow it, and failovers that lose its end. The functions of a model are named for those of the code.
-//! `tests/traces.rs` records runs of the code and checks that the model does the same.
+//! the hosts that follow it, and failovers that lose its end. [`sqlite`] has the file that such a log may be, and a copy of it
+//! that is put back. The functions of a model are named for those of the code.
+//! `tests/traces.rs` records runs of the code on one store and checks that the model does the same.
 
 pub mod backend;
 pub mod request;
 pub mod revocation;
+pub mod sqlite;
 pub mod store;
 
 /// Every choice of `count` of `all`, of which each can be chosen several times, in one order.

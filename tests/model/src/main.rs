@@ -1,5 +1,6 @@
 //! Visits every state of the larger configurations, and prints how many there were: three requests on the store, with a host
-//! that crashes and with a list that is lost; two requests and a failover beside revocations, one request and a failover after which
+//! that crashes and with a list that is lost; renewals with a second browser and a list that is lost, and
+//! with a session that moves to another store; two requests and a failover beside revocations, one request and a failover after which
 //! healing fails, and three requests without one. `tests/run` visits the smaller ones.
 
 use std::fmt::Debug;
@@ -13,6 +14,23 @@ fn main() {
     for deeds in request::Deed::combinations(3) {
         for (crashes, loses_list) in [(0, false), (1, false), (0, true)] {
             sum += visit(store::Scenario { crashes, loses_list, ..store::Scenario::of(&deeds) });
+        }
+    }
+    for deeds in request::Deed::combinations(3) {
+        let count = |of: &[request::Deed]| deeds.iter().filter(|deed| of.contains(deed)).count();
+        let renewals = count(&[request::Deed::Renew]);
+        let new_tokens = count(&[request::Deed::Regenerate, request::Deed::Login]);
+        let losing =
+            store::Scenario { second_browser: true, loses_list: true, ..store::Scenario::of(&deeds) };
+        if renewals == 1 && new_tokens == 1 {
+            sum += visit(store::Scenario { checks_list: true, ..losing.clone() });
+        }
+        if renewals == 2 {
+            sum += visit(store::Scenario { failures: 2, ..losing });
+        }
+        if renewals == 1 && new_tokens == 0 && count(&[request::Deed::EndOthers]) == 0 {
+            let moving = store::Scenario { migrates: true, failures: 1, ..store::Scenario::of(&deeds) };
+            sum += visit(moving);
         }
     }
     let with_failover = revocation::Deed::combinations(2).into_iter();

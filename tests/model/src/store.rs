@@ -2,11 +2,11 @@
 
 use stateright::{Model, Property};
 
-use crate::backend::{Backend, Content, List, Place, Revision, Session, Value};
+use crate::backend::{Backend, Call, Content, FIRST_TOKENS, List, Place, Reply, Revision, Session, Value};
 use crate::request::{Answer, Deed, Mistake, Program, Replies, Waiting};
 
 /// The token that the browser has at first.
-const FIRST: u8 = 0;
+const FIRST: u8 = FIRST_TOKENS[0];
 
 /// Some requests. Each can start at any time, with any token that a client knows by then.
 #[derive(Clone, Debug)]
@@ -15,11 +15,23 @@ pub struct Scenario {
     pub requests: Vec<(Deed, u8)>,
     /// True if the browser is logged in at first.
     pub logged_in: bool,
+    /// True if the same user is logged in with a second browser at first.
+    pub second_browser: bool,
+    /// True if only listed sessions count: `check_session_list`.
+    pub checks_list: bool,
+    /// True if each session is in an old store at first, and moves when it is written: `MigratingStore`. `EndOthers` is not in this
+    /// model.
+    pub migrates: bool,
     /// How many hosts may crash.
     pub crashes: u8,
     /// True if the entry of the session list may be lost once: evicted, or deleted by an operator.
     pub loses_list: bool,
+    /// How many steps may fail, or have their replies lost. Where sessions move, this concerns the end of a session in the old
+    /// store, otherwise the look at the session list of a renewal and its entering the session again.
+    pub failures: u8,
     pub mistake: Mistake,
+    /// Also counts the loss of a session whose move got no reply.
+    pub strict: bool,
 }
 
 impl Scenario {
@@ -32,14 +44,46 @@ impl Scenario {
                 .map(|(deed, host)| (*deed, host))
                 .collect(),
             logged_in: true,
+            second_browser: false,
+            checks_list: false,
+            migrates: false,
             crashes: 0,
             loses_list: false,
+            failures: 0,
             mistake: Mistake::None,
+            strict: false,
         }
     }
 
-    pub fn program(&self, request: u8, token: u8) -> Program {
-        Program { request, deed: self.requests[usize::from(request)].0, token, mistake: self.mistake }
+    fn program(&self, request: u8, token: u8, knows_list: bool, failed_before: bool) -> Program {
+        Program {
+            request,
+            deed: self.requests[usize::from(request)].0,
+            token,
+            checks_list: self.checks_list,
+            migrates: self.migrates,
+            knows_list,
+            failed_before,
+            mistake: self.mistake,
+        }
+    }
+
+    /// Returns true if the call of this request may fail. No answer depends on such a call, except on
+    /// the end of a session that moves.
+    pub fn may_fail(&self, request: u8, call: &Call) -> bool {
+        if self.migrates {
+            return matches!(call, Call::Exchange(Place::Session(token), _, Some(Content::Tombstone(None))) if FIRST_TOKENS.contains(token));
+        }
+        let (Call::Fetch(place) | Call::Create(place, _) | Call::Exchange(place, ..)) = call else {
+            return false;
+        };
+        let deed = self.requests[usize::from(request)].0;
+        *place == Place::List && matches!(deed, Deed::Renew | Deed::LateUpdate)
+    }
+
+    /// The tokens of the sessions that are there before the first request.
+    pub fn first_tokens(&self) -> impl Iterator<Item = u8> {
+        FIRST_TOKENS.into_iter().take(if self.second_browser { 2 } else { 1 })
     }
 
     fn has(&self, deeds: &[Deed]) -> bool {
@@ -71,6 +115,13 @@ pub struct State {
     pub requests: Vec<Stage>,
     crashed: Numbers,
     list_lost: bool,
+    failures: u8,
+    /// A step was carried out, and its reply was lost.
+    reply_lost: bool,
+    /// The tokens whose sessions each host has loaded: `ListMemo`.
+    loaded: [Numbers; 2],
+    /// The tokens whose sessions a step that failed was to enter again.
+    failed: Numbers,
     /// The tokens that a client has been given.
     known: Numbers,
     /// The entries of sessions that were deleted or replaced by a tombstone.
@@ -82,9 +133,17 @@ pub struct State {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Stage {
     Before,
-    Running { token: u8, replies: Replies, since: Since },
-    Done { answer: Answer, since: Since },
+    Running { program: Started, replies: Replies, since: Since },
+    Done { answer: Answer, failed: bool, since: Since },
     Crashed,
+}
+
+/// The parts of a [`Program`] that are decided when it starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Started {
+    token: u8,
+    knows_list: bool,
+    failed_before: bool,
 }
 
 /// The facts at the moment when a request started.
@@ -97,6 +156,12 @@ pub struct Since {
     behind: Option<Session>,
     /// The logins whose sessions clients had.
     logins: Numbers,
+    /// The logins whose sessions were listed.
+    listed: Numbers,
+    /// The logins that a call had ended, or would have if the list had not been lost.
+    ended: Numbers,
+    /// True if the list had been lost.
+    list_lost: bool,
     /// The login of that session.
     login: Option<u8>,
     /// True if every call that ends sessions of the subject had returned, or has not started.
@@ -110,6 +175,8 @@ pub enum Action {
     Start { request: u8, token: u8 },
     /// The backend carries out a call, and the request gets the reply.
     Call { request: u8, lane: u8 },
+    /// A call fails. Either the backend did not carry it out, or its reply was lost.
+    Fail { request: u8, lane: u8, carried_out: bool },
     /// A host stops, and its requests with it.
     Crash { host: u8 },
     /// The backend loses the entry of the session list.
@@ -122,17 +189,27 @@ impl State {
         let session = Session { login: FIRST, began: FIRST, has_subject: scenario.logged_in, changes: 0 };
         let value = |content| Value { revision: Revision::INITIAL, content };
         let mut backend = Backend::default();
-        backend.entries.insert(Place::Session(FIRST), value(Content::Session(session)));
-        if scenario.logged_in {
-            backend.entries.insert(Place::List, value(Content::List(List(vec![(FIRST, false)]))));
-        }
         let mut known = Numbers::default();
-        known.insert(FIRST);
+        let mut list = List::default();
+        for token in scenario.first_tokens() {
+            let session = Session { login: token, began: token, ..session };
+            backend.entries.insert(Place::Session(token), value(Content::Session(session)));
+            list.0.push((token, false));
+            known.insert(token);
+        }
+        if scenario.logged_in {
+            let place = if scenario.migrates { Place::OldList } else { Place::List };
+            backend.entries.insert(place, value(Content::List(list)));
+        }
         Self {
             backend,
             requests: vec![Stage::Before; scenario.requests.len()],
             crashed: Numbers::default(),
             list_lost: false,
+            failures: 0,
+            reply_lost: false,
+            loaded: [Numbers::default(); 2],
+            failed: Numbers::default(),
             known,
             dead: Numbers::default(),
             came_back: false,
@@ -142,8 +219,9 @@ impl State {
     /// The calls that `request` waits for.
     pub fn waiting(&self, scenario: &Scenario, request: u8) -> Waiting {
         match &self.requests[usize::from(request)] {
-            Stage::Running { token, replies, .. } => {
-                scenario.program(request, *token).run(replies).err().unwrap_or_default()
+            Stage::Running { program: Started { token, knows_list, failed_before }, replies, .. } => {
+                let program = scenario.program(request, *token, *knows_list, *failed_before);
+                program.run(replies).err().unwrap_or_default()
             }
             _ => Waiting::new(),
         }
@@ -153,29 +231,67 @@ impl State {
         let is_end = |at: &usize| matches!(scenario.requests[*at].0, Deed::EndAll | Deed::EndOthers);
         let ends = || (0..self.requests.len()).filter(is_end).map(|at| &self.requests[at]);
         let running = |stage: &&Stage| matches!(stage, Stage::Running { .. } | Stage::Crashed);
-        let logins = self.sessions().map(|(_, session)| session.login);
+        let logins = |sessions: &mut dyn Iterator<Item = (u8, Session)>| {
+            sessions.fold(Numbers::default(), |mut logins, (_, session)| {
+                logins.insert(session.login);
+                logins
+            })
+        };
+        let list = self.backend.list_at(Place::List);
+        let mut ended = Numbers::default();
+        for (_, _, since) in self.answers(scenario, Deed::EndAll) {
+            ended.0 |= since.logins.0;
+        }
         let since = Since {
             token,
             began: self.backend.session(token).map(|session| session.began),
             behind: self.backend.behind(token),
             login: self.backend.session(token).map(|session| session.login),
-            logins: logins.fold(Numbers::default(), |mut logins, login| {
-                logins.insert(login);
-                logins
-            }),
+            logins: logins(&mut self.sessions()),
+            listed: logins(&mut self.sessions().filter(|(token, _)| list.names(*token))),
+            ended,
+            list_lost: self.list_lost,
             no_end_running: !ends().any(|stage| running(&stage)),
             ends_finished: u8::try_from(ends().filter(|stage| matches!(stage, Stage::Done { .. })).count())
                 .unwrap(),
         };
-        self.requests[usize::from(request)] = Stage::Running { token, replies: vec![vec![]], since };
+        let host = usize::from(scenario.requests[usize::from(request)].1);
+        let (knows_list, failed_before) = (self.loaded[host].has(token), self.failed.has(token));
+        let program = Started { token, knows_list, failed_before };
+        self.requests[usize::from(request)] = Stage::Running { program, replies: vec![vec![]], since };
     }
 
     /// Carries out the call of a lane. Returns false if it waits for none.
     pub fn call(&mut self, scenario: &Scenario, request: u8, lane: u8) -> bool {
+        self.step(scenario, request, lane, |backend, call, revision| backend.carry_out(call, revision))
+    }
+
+    /// Lets the call of a lane fail. Returns false if it waits for none.
+    pub fn fail(&mut self, scenario: &Scenario, request: u8, lane: u8, carried_out: bool) -> bool {
+        self.failures += 1;
+        self.reply_lost |= carried_out;
+        if let Stage::Running { program, .. } = &self.requests[usize::from(request)] {
+            self.failed.insert(program.token);
+        }
+        self.step(scenario, request, lane, |backend, call, revision| {
+            if carried_out {
+                backend.carry_out(call, revision);
+            }
+            Reply::Failed
+        })
+    }
+
+    fn step(
+        &mut self,
+        scenario: &Scenario,
+        request: u8,
+        lane: u8,
+        reply: impl FnOnce(&mut Backend, Call, Revision) -> Reply,
+    ) -> bool {
         let Some((_, call)) = self.waiting(scenario, request).into_iter().find(|(at, _)| *at == lane) else {
             return false;
         };
-        let Stage::Running { token, replies, since } = &mut self.requests[usize::from(request)] else {
+        let Stage::Running { program, replies, since } = &mut self.requests[usize::from(request)] else {
             return false;
         };
         let at = usize::from(lane);
@@ -184,13 +300,27 @@ impl State {
         }
         let revision = Revision { request, lane, step: u8::try_from(replies[at].len()).unwrap() };
         let before: Vec<u8> = sessions_of(&self.backend).map(|(token, _)| token).collect();
-        replies[at].push(self.backend.carry_out(call, revision));
-        let (program, since) = (scenario.program(request, *token), since.clone());
-        if let Ok(answer) = program.run(replies) {
-            if let Answer::Stored(token) = answer {
+        let reply = reply(&mut self.backend, call, revision);
+        let (deed, host) = scenario.requests[usize::from(request)];
+        if let Reply::Found(Some(Value {
+            content: Content::Session(Session { has_subject: true, .. }),
+            ..
+        })) = &reply
+        {
+            // The first reply is that to the load.
+            if scenario.checks_list && replies[0].is_empty() && lane == 0 && deed != Deed::EndAll {
+                self.loaded[usize::from(host)].insert(program.token);
+            }
+        }
+        replies[at].push(reply);
+        let Started { token, knows_list, failed_before } = *program;
+        if let Ok(answer) = scenario.program(request, token, knows_list, failed_before).run(replies) {
+            if let Some(token) = answer.stored() {
                 self.known.insert(token);
             }
-            self.requests[usize::from(request)] = Stage::Done { answer, since };
+            let (failed, since) =
+                (replies.iter().flatten().any(|reply| *reply == Reply::Failed), since.clone());
+            self.requests[usize::from(request)] = Stage::Done { answer, failed, since };
         }
         for token in before {
             if self.backend.session(token).is_none() {
@@ -199,6 +329,13 @@ impl State {
         }
         self.came_back |= sessions_of(&self.backend).any(|(token, _)| self.dead.has(token));
         true
+    }
+
+    /// Loses the entry of the session list. Returns false if there is none, or one was lost before.
+    pub fn lose_list(&mut self) -> bool {
+        let loses = !self.list_lost && self.backend.entries.remove(&Place::List).is_some();
+        self.list_lost |= loses;
+        loses
     }
 
     pub fn crash(&mut self, scenario: &Scenario, host: u8) {
@@ -221,11 +358,27 @@ impl State {
         deed: Deed,
     ) -> impl Iterator<Item = (u8, Answer, &'a Since)> {
         self.requests.iter().enumerate().filter_map(move |(request, stage)| match stage {
-            Stage::Done { answer, since } if scenario.requests[request].0 == deed => {
+            Stage::Done { answer, since, .. } if scenario.requests[request].0 == deed => {
                 Some((u8::try_from(request).unwrap(), *answer, since))
             }
             _ => None,
         })
+    }
+
+    /// Returns the logins that a call which began then must end. A list that was lost has no sessions to end, other than the sessions
+    /// that have been entered again.
+    fn must_end(&self, since: &Since) -> Numbers {
+        match (self.list_lost, since.list_lost) {
+            (false, _) => since.logins,
+            (true, true) => since.listed,
+            (true, false) => Numbers::default(),
+        }
+    }
+
+    /// Returns true if a session may be lost: the reply to its end in the old store did not arrive, so the copy in the new one ends,
+    /// too.
+    fn move_is_lost(&self, scenario: &Scenario) -> bool {
+        scenario.migrates && self.reply_lost && !scenario.strict
     }
 
     fn is_quiet(&self) -> bool {
@@ -236,7 +389,7 @@ impl State {
 fn sessions_of(backend: &Backend) -> impl Iterator<Item = (u8, Session)> {
     backend.entries.keys().filter_map(|place| match place {
         Place::Session(token) => backend.session(*token).map(|session| (*token, session)),
-        Place::List => None,
+        Place::List | Place::OldList => None,
     })
 }
 
@@ -268,9 +421,15 @@ impl Model for Scenario {
                     actions.extend(state.known.iter().map(|token| Action::Start { request: number, token }));
                 }
                 Stage::Running { .. } => {
-                    let waiting = state.waiting(self, number);
-                    actions
-                        .extend(waiting.into_iter().map(|(lane, _)| Action::Call { request: number, lane }));
+                    for (lane, call) in state.waiting(self, number) {
+                        actions.push(Action::Call { request: number, lane });
+                        if state.failures < self.failures && self.may_fail(number, &call) {
+                            let fail = |carried_out| Action::Fail { request: number, lane, carried_out };
+                            actions.push(fail(false));
+                            // Without its reply, a fetch has done nothing.
+                            actions.extend((!matches!(call, Call::Fetch(_))).then(|| fail(true)));
+                        }
+                    }
                 }
                 Stage::Done { .. } | Stage::Crashed => {}
             }
@@ -298,10 +457,12 @@ impl Model for Scenario {
             Action::Call { request, lane } => {
                 state.call(self, request, lane).then_some(())?;
             }
+            Action::Fail { request, lane, carried_out } => {
+                state.fail(self, request, lane, carried_out).then_some(())?;
+            }
             Action::Crash { host } => state.crash(self, host),
             Action::LoseList => {
-                state.backend.entries.remove(&Place::List)?;
-                state.list_lost = true;
+                state.lose_list().then_some(())?;
             }
         }
         Some(state)
@@ -314,7 +475,7 @@ impl Model for Scenario {
                 updates(Deed::Update).chain(updates(Deed::LateUpdate)).all(|(request, answer, since)| {
                     match answer {
                         // Also under the tokens that the session has got since.
-                        Answer::Stored(_) => state
+                        Answer::Stored(_) | Answer::Renewed(_) => state
                             .sessions()
                             .filter(|(_, session)| Some(session.began) == since.began)
                             .all(|(_, session)| session.changes & 1 << request != 0),
@@ -329,40 +490,43 @@ impl Model for Scenario {
                     let mut logouts = state.answers(scenario, Deed::Logout);
                     logouts.all(|(_, answer, since)| {
                         // A login of a visitor begins a session that the visitor's token does not end.
+                        // Nor does a logout follow a session to another store.
+                        let stays = |token: u8| {
+                            scenario.migrates
+                                && FIRST_TOKENS.contains(&since.token)
+                                && !FIRST_TOKENS.contains(&token)
+                        };
                         let is_same = |session: &Session| {
                             since.behind.is_some_and(|behind| {
                                 behind.began == session.began && behind.has_subject == session.has_subject
                             })
                         };
-                        answer != Answer::Removed || state.sessions().all(|(_, session)| !is_same(&session))
+                        answer != Answer::Removed
+                            || state.sessions().all(|(token, session)| stays(token) || !is_same(&session))
                     })
                 },
             ),
             Property::always(
                 "ending all leaves no earlier session, under whatever token",
                 |scenario: &Self, state: &State| {
-                    // A list that was lost has no sessions to end.
-                    state.list_lost
-                        || state.answers(scenario, Deed::EndAll).all(|(_, _, since)| {
-                            state
-                                .sessions()
-                                .all(|(_, session)| !since.logins.has(session.login) || !session.has_subject)
+                    state.answers(scenario, Deed::EndAll).all(|(_, _, since)| {
+                        state.sessions().all(|(_, session)| {
+                            !state.must_end(since).has(session.login) || !session.has_subject
                         })
+                    })
                 },
             ),
             Property::always(
                 "ending the others leaves no other earlier session, under whatever token",
                 |scenario: &Self, state: &State| {
-                    let mut ends = state.answers(scenario, Deed::EndOthers);
-                    state.list_lost
-                        || ends.all(|(_, answer, since)| {
-                            let is_other = |session: &Session| {
-                                since.logins.has(session.login) && Some(session.login) != since.login
-                            };
-                            let mut live = state.sessions().map(|(_, session)| session);
-                            answer != Answer::OthersEnded
-                                || live.all(|session| !is_other(&session) || !session.has_subject)
-                        })
+                    state.answers(scenario, Deed::EndOthers).all(|(_, answer, since)| {
+                        let is_other = |session: &Session| {
+                            state.must_end(since).has(session.login) && Some(session.login) != since.login
+                        };
+                        let mut live = state.sessions().map(|(_, session)| session);
+                        answer != Answer::OthersEnded
+                            || live.all(|session| !is_other(&session) || !session.has_subject)
+                    })
                 },
             ),
             Property::always("ending the others keeps the own session", |scenario: &Self, state: &State| {
@@ -373,21 +537,94 @@ impl Model for Scenario {
                     || state.list_lost
                     || ends.all(|(_, _, since)| state.backend.session(since.token).is_some())
             }),
-            Property::always("the list names every live session", |_: &Self, state: &State| {
-                let list = state.backend.list();
+            Property::always("the list names every live session", |scenario: &Self, state: &State| {
+                let [list, old_list] =
+                    [Place::List, Place::OldList].map(|place| state.backend.list_at(place));
                 state.list_lost
-                    || state.sessions().all(|(token, session)| !session.has_subject || list.names(token))
+                    || state.sessions().all(|(token, session)| {
+                        let is_old = scenario.migrates && FIRST_TOKENS.contains(&token);
+                        let list = if is_old { &old_list } else { &list };
+                        !session.has_subject || list.names(token)
+                    })
             }),
+            Property::always(
+                "a session that moves is never in both stores",
+                |scenario: &Self, state: &State| {
+                    let copies =
+                        |token| state.sessions().filter(|(_, session)| session.began == token).count();
+                    !scenario.migrates || scenario.first_tokens().all(|token| copies(token) <= 1)
+                },
+            ),
+            Property::always("no copy of a session is left behind", |scenario: &Self, state: &State| {
+                !scenario.migrates
+                    || state.crashed.0 != 0
+                    || !state.is_quiet()
+                    || sessions_of(&state.backend).all(|(token, _)| state.known.has(token))
+            }),
+            Property::always(
+                "a renewal enters a session in the list that lacks it",
+                |scenario: &Self, state: &State| {
+                    let list = state.backend.list_at(Place::List);
+                    scenario.checks_list
+                        || state.requests.iter().all(|stage| match stage {
+                            Stage::Done { answer: Answer::Renewed(token), failed: false, since } => {
+                                !since.list_lost
+                                    || list.names(*token)
+                                    || state
+                                        .backend
+                                        .session(*token)
+                                        .is_none_or(|session| !session.has_subject)
+                            }
+                            _ => true,
+                        })
+                },
+            ),
+            Property::always(
+                "where the list decides, no session counts that an end did not reach",
+                |scenario: &Self, state: &State| {
+                    let list = state.backend.list_at(Place::List);
+                    let ends = |deed| state.answers(scenario, deed);
+                    let counts = |token| list.has(token);
+                    let mut all = ends(Deed::EndAll);
+                    let mut others =
+                        ends(Deed::EndOthers).filter(|(_, answer, _)| *answer == Answer::OthersEnded);
+                    let live =
+                        || state.sessions().filter(|(token, session)| session.has_subject && counts(*token));
+                    !scenario.checks_list
+                        || all
+                            .all(|(_, _, since)| live().all(|(_, session)| !since.logins.has(session.login)))
+                            && others.all(|(_, _, since)| {
+                                live().all(|(_, session)| {
+                                    !since.logins.has(session.login) || Some(session.login) == since.login
+                                })
+                            })
+                },
+            ),
+            Property::always(
+                "where the list decides, no request has a session that an end did not reach",
+                |scenario: &Self, state: &State| {
+                    let begins = |deed: Deed| matches!(deed, Deed::Login | Deed::EndAll);
+                    !scenario.checks_list
+                        || state.requests.iter().zip(&scenario.requests).all(|(stage, (deed, _))| match stage
+                        {
+                            Stage::Done { answer, since, .. } if !begins(*deed) => {
+                                let was_ended = since.login.is_some_and(|login| since.ended.has(login));
+                                answer.stored().is_none() || !was_ended
+                            }
+                            _ => true,
+                        })
+                },
+            ),
             Property::always("a session that no request ends lives on", |scenario: &Self, state: &State| {
                 let ended = scenario.has(&[Deed::Logout, Deed::EndAll, Deed::EndOthers]);
-                let mut all = sessions_of(&state.backend);
-                ended || all.any(|(_, session)| session.began == FIRST)
+                let lives = |token| sessions_of(&state.backend).any(|(_, session)| session.began == token);
+                ended || state.move_is_lost(scenario) || scenario.first_tokens().all(lives)
             }),
             Property::always(
                 "a client knows the token of a session that no request ends",
                 |scenario: &Self, state: &State| {
                     let ended = scenario.has(&[Deed::Logout, Deed::EndAll, Deed::EndOthers]);
-                    let unlike = ended || state.crashed.0 != 0;
+                    let unlike = ended || state.crashed.0 != 0 || state.move_is_lost(scenario);
                     let mut known = state.sessions();
                     let is_one = known.by_ref().filter(|(_, session)| session.began == FIRST).count() == 1;
                     unlike || state.list_lost || !state.is_quiet() || is_one
@@ -396,15 +633,17 @@ impl Model for Scenario {
             Property::always("a login after the end is not ended", |scenario: &Self, state: &State| {
                 let is_end = |deed: &Deed| matches!(deed, Deed::EndAll | Deed::EndOthers);
                 let ends = scenario.requests.iter().filter(|(deed, _)| is_end(deed)).count();
-                let others = scenario.has(&[Deed::Logout, Deed::Regenerate]) || state.list_lost;
+                // A move gives the session a new token, too.
+                let moves = scenario.migrates && scenario.has(&[Deed::Renew, Deed::Update, Deed::LateUpdate]);
+                let others = scenario.has(&[Deed::Logout, Deed::Regenerate]) || moves || state.list_lost;
                 let logins = scenario.requests.iter().filter(|(deed, _)| *deed == Deed::Login).count();
                 others
                     || logins > 1
                     || state.answers(scenario, Deed::Login).all(|(_, answer, since)| {
                         let is_after = since.no_end_running && usize::from(since.ends_finished) == ends;
                         let lives =
-                            matches!(answer, Answer::Stored(token) if state.backend.session(token).is_some());
-                        !is_after || answer == Answer::NotFound || lives
+                            answer.stored().is_some_and(|token| state.backend.session(token).is_some());
+                        !is_after || matches!(answer, Answer::NotFound | Answer::Failed) || lives
                     })
             }),
             // Without these, the rules above could hold because nothing happens.

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::header::{COOKIE, SET_COOKIE};
 use http::{Request, Response};
 use hyper::service::Service;
-use hyper_session::store::{Backend, EntryId, Memory, Replaced, Stored};
+use hyper_session::store::{Backend, EntryId, Memory, MigratingStore, Replaced, Stored};
 use hyper_session::testing::{Cookies, FakeClock, session_in};
 use hyper_session::{Error, ServerStore, SessionHandle, Timestamp, session_fn};
 use hyper_session_model::backend::{Call, Content, List, Place, Reply, Revision};
@@ -27,6 +27,8 @@ thread_local! {
     static RANDOM: Cell<u64> = const { Cell::new(1) };
     static RECORDED: RefCell<Vec<Recorded>> = const { RefCell::new(Vec::new()) };
     static RECORDS: Cell<bool> = const { Cell::new(false) };
+    /// The entry of which some calls fail, while a request is polled that does without them.
+    static FAILING: Cell<Option<EntryId>> = const { Cell::new(None) };
 }
 
 fn random(below: usize) -> usize {
@@ -46,6 +48,13 @@ struct Recorded {
     read: Option<Bytes>,
 }
 
+impl Recorded {
+    fn of(verb: &'static str, id: EntryId, expected: Option<&Stored>, written: Option<&Stored>) -> Self {
+        let value = |stored: Option<&Stored>| stored.map(|stored| stored.value.clone());
+        Self { id, verb, expected: value(expected), written: value(written), reply: "done", read: None }
+    }
+}
+
 /// `Memory`, whose calls wait for some turns before they happen, and are recorded.
 #[derive(Clone, Default)]
 struct Recorder(Arc<Memory>);
@@ -61,6 +70,29 @@ impl Recorder {
             Poll::Pending
         })
         .await;
+    }
+
+    /// Carries out a call and records it, or lets it fail. Then it may still be carried out.
+    async fn run<T>(
+        &self,
+        mut recorded: Recorded,
+        call: impl Future<Output = Result<T, Error>>,
+        reply: impl FnOnce(&T) -> (&'static str, Option<Bytes>),
+    ) -> Result<T, Error> {
+        self.turn().await;
+        if RECORDS.get() && FAILING.get() == Some(recorded.id) && random(3) == 0 {
+            recorded.reply = "failed";
+            if recorded.verb != "fetch" && random(2) == 0 {
+                call.await?;
+                recorded.reply = "lost";
+            }
+            self.record(recorded);
+            return Err(Error::unavailable("the reply does not arrive"));
+        }
+        let done = call.await?;
+        (recorded.reply, recorded.read) = reply(&done);
+        self.record(recorded);
+        Ok(done)
     }
 
     fn record(&self, recorded: Recorded) {
@@ -80,20 +112,14 @@ fn replaced(outcome: &Replaced) -> (&'static str, Option<Bytes>) {
 
 impl Backend for Recorder {
     async fn fetch(&self, id: EntryId, now: Timestamp) -> Result<Option<Stored>, Error> {
-        self.turn().await;
-        let found = self.0.fetch(id, now).await?;
-        let read = found.as_ref().map(|stored| stored.value.clone());
-        self.record(Recorded { id, verb: "fetch", expected: None, written: None, reply: "found", read });
-        Ok(found)
+        let reply = |found: &Option<Stored>| ("found", found.as_ref().map(|stored| stored.value.clone()));
+        self.run(Recorded::of("fetch", id, None, None), self.0.fetch(id, now), reply).await
     }
 
     async fn create(&self, id: EntryId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
-        self.turn().await;
-        let written = Some(entry.value.clone());
-        let created = self.0.create(id, entry, now).await?;
-        let reply = if created { "created" } else { "refused" };
-        self.record(Recorded { id, verb: "create", expected: None, written, reply, read: None });
-        Ok(created)
+        let recorded = Recorded::of("create", id, None, Some(&entry));
+        let reply = |created: &bool| (if *created { "created" } else { "refused" }, None);
+        self.run(recorded, self.0.create(id, entry, now), reply).await
     }
 
     async fn replace(
@@ -113,12 +139,8 @@ impl Backend for Recorder {
         entry: Option<Stored>,
         now: Timestamp,
     ) -> Result<Replaced, Error> {
-        self.turn().await;
-        let (expected, written) = (Some(seen.value.clone()), entry.as_ref().map(|entry| entry.value.clone()));
-        let outcome = self.0.exchange(id, seen, entry, now).await?;
-        let (reply, read) = replaced(&outcome);
-        self.record(Recorded { id, verb: "exchange", expected, written, reply, read });
-        Ok(outcome)
+        let recorded = Recorded::of("exchange", id, Some(&seen), entry.as_ref());
+        self.run(recorded, self.0.exchange(id, seen, entry, now), replaced).await
     }
 
     async fn renew(
@@ -128,12 +150,8 @@ impl Backend for Recorder {
         expires: Timestamp,
         now: Timestamp,
     ) -> Result<Replaced, Error> {
-        self.turn().await;
-        let expected = Some(seen.value.clone());
-        let outcome = self.0.renew(id, seen, expires, now).await?;
-        let (reply, read) = replaced(&outcome);
-        self.record(Recorded { id, verb: "renew", expected, written: None, reply, read });
-        Ok(outcome)
+        let recorded = Recorded::of("renew", id, Some(&seen), None);
+        self.run(recorded, self.0.renew(id, seen, expires, now), replaced).await
     }
 
     /// Moves a deadline, which the model has not.
@@ -142,17 +160,7 @@ impl Backend for Recorder {
     }
 
     async fn delete(&self, id: EntryId) -> Result<(), Error> {
-        self.turn().await;
-        self.0.delete(id).await?;
-        self.record(Recorded {
-            id,
-            verb: "delete",
-            expected: None,
-            written: None,
-            reply: "done",
-            read: None,
-        });
-        Ok(())
+        self.run(Recorded::of("delete", id, None, None), self.0.delete(id), |()| ("done", None)).await
     }
 }
 
@@ -292,6 +300,15 @@ fn follow(
     };
     let mut backend = state.backend.clone();
     let revision = Revision { request, lane, step: u8::try_from(step).unwrap() };
+    if let "failed" | "lost" = recorded.reply {
+        if !scenario.may_fail(request, &call) {
+            return Err(format!("{recorded:?} fails, and the model depends on it"));
+        }
+        assert!(state.fail(scenario, request, lane, recorded.reply == "lost"));
+        let written = recorded.written.clone().filter(|_| recorded.reply == "lost");
+        same.revisions.extend(written.map(|written| (written, revision)));
+        return Ok(());
+    }
     let reply = backend.carry_out(call, revision);
     assert!(state.call(scenario, request, lane));
     assert_eq!(backend, state.backend);
@@ -302,6 +319,7 @@ fn follow(
         Reply::Done => ("done", None),
         Reply::Conflict(present) => ("conflict", Some(present.revision)),
         Reply::Missing => ("missing", None),
+        Reply::Failed => unreachable!("it was carried out"),
     };
     if expected != recorded.reply || !same.is(recorded.read.as_ref(), read) {
         return Err(format!("the code got {recorded:?}, the model {reply:?}"));
@@ -319,7 +337,10 @@ struct Run {
     scenario: Scenario,
     state: State,
     same: Same,
+    recorder: Recorder,
     stores: [ServerStore<Recorder>; 2],
+    /// A third host, to which each session counts.
+    observer: ServerStore<Recorder>,
     clock: FakeClock,
     jars: HashMap<u8, Cookies>,
     events: Vec<String>,
@@ -329,16 +350,18 @@ impl Run {
     fn new(scenario: Scenario) -> Self {
         let clock = FakeClock::at(1_000_000);
         let recorder = Recorder::default();
-        let stores = [0, 1].map(|_| {
+        let store = |checks_list| {
             ServerStore::with_backend(recorder.clone())
                 .renewal_threshold(Duration::ZERO)
+                .check_session_list(checks_list)
                 .clock(clock.clone())
                 .build()
                 .unwrap()
-        });
+        };
+        let stores = [0, 1].map(|_| store(scenario.checks_list));
+        let observer = store(false);
         RECORDS.set(false);
-        let mut jar = Cookies::new();
-        let service = session_fn(stores[0].clone(), |_: Request<()>, handle: SessionHandle| async move {
+        let service = session_fn(observer.clone(), |_: Request<()>, handle: SessionHandle| async move {
             let session = handle.load().await?;
             session.set("n", 0)?;
             if scenario.logged_in {
@@ -346,26 +369,35 @@ impl Run {
             }
             Ok::<_, Error>(Response::new(()))
         });
-        RECORDS.set(true);
-        RECORDED.take();
-        let mut first: Pin<Box<dyn Future<Output = _>>> = Box::pin(service.call(Request::new(())));
-        let response = loop {
-            if let Poll::Ready(response) = poll(&mut first) {
-                break response.unwrap();
-            }
-        };
-        drop(first);
-        jar.receive(response.headers());
-        // Before the first request there are a session and its list.
-        let (state, mut same) = (State::initial(&scenario), Same::default());
-        for recorded in RECORDED.take() {
-            if let (Some(written), "created" | "done") = (recorded.written, recorded.reply) {
-                let is_session = recorded.id.to_bytes() == at_once(id_in(&response, &stores[0])).unwrap();
-                same.places.insert(recorded.id, if is_session { Place::Session(0) } else { Place::List });
-                same.revisions.insert(written, Revision::INITIAL);
+        let (state, mut same, mut jars) = (State::initial(&scenario), Same::default(), HashMap::new());
+        // Before the first request there are a session of each browser, and their list.
+        for token in scenario.first_tokens() {
+            RECORDS.set(true);
+            RECORDED.take();
+            let mut first: Pin<Box<dyn Future<Output = _>>> = Box::pin(service.call(Request::new(())));
+            let response = loop {
+                if let Poll::Ready(response) = poll(&mut first) {
+                    break response.unwrap();
+                }
+            };
+            let mut jar = Cookies::new();
+            jar.receive(response.headers());
+            jars.insert(token, jar);
+            for recorded in RECORDED.take() {
+                if let (Some(written), "created" | "done") = (recorded.written, recorded.reply) {
+                    let is_session = recorded.id.to_bytes() == at_once(id_in(&response, &observer)).unwrap();
+                    let place = if is_session { Place::Session(token) } else { Place::List };
+                    same.places.insert(recorded.id, place);
+                    same.revisions.insert(written, Revision::INITIAL);
+                }
             }
         }
-        Self { scenario, state, same, stores, clock, jars: HashMap::from([(0, jar)]), events: Vec::new() }
+        Self { scenario, state, same, recorder, stores, observer, clock, jars, events: Vec::new() }
+    }
+
+    /// The entry of the session list, once there was one.
+    fn list(&self) -> Option<EntryId> {
+        self.same.places.iter().find(|(_, place)| **place == Place::List).map(|(id, _)| *id)
     }
 
     /// Explains a difference, or a rule that does not hold in the state that the code has reached.
@@ -392,10 +424,10 @@ impl Run {
         let mut cookies = Cookies::new();
         cookies.receive(response.headers());
         let (speaks, id) =
-            (response.headers().contains_key(SET_COOKIE), at_once(id_in(response, &self.stores[0])));
+            (response.headers().contains_key(SET_COOKIE), at_once(id_in(response, &self.observer)));
         let place = id.map(|id| self.same.places[&EntryId::from_bytes(id)]);
         let agrees = match answer {
-            Answer::Stored(token) => {
+            Answer::Stored(token) | Answer::Renewed(token) => {
                 let lives = self.state.backend.session(token).is_some();
                 speaks && place == lives.then_some(Place::Session(token))
             }
@@ -403,14 +435,37 @@ impl Run {
             // A cookie that leads to nothing may be removed.
             Answer::NotFound | Answer::Ended => cookies.header().is_none(),
             Answer::OthersEnded => !speaks,
-            Answer::AllEnded => false,
+            Answer::AllEnded | Answer::Failed => false,
         };
         if !agrees {
             return self
                 .check(Err(format!("{answer:?} in the model, and {place:?} by {:?}", response.headers())));
         }
-        if let Answer::Stored(token) = answer {
+        if let Some(token) = answer.stored() {
             self.jars.insert(token, cookies);
+        }
+        Ok(())
+    }
+
+    /// Lets a request go on until it waits.
+    fn go_on(&mut self, request: u8, running: &mut Option<Pending>) -> Result<(), String> {
+        let (deed, _) = self.scenario.requests[usize::from(request)];
+        if matches!(deed, Deed::Renew | Deed::LateUpdate) {
+            // Each renewal is due, and each update the first write of its span. All of them are done long before a tombstone expires.
+            self.clock.advance(Duration::from_secs(1));
+            FAILING.set(self.list().filter(|_| self.scenario.failures > 0));
+        }
+        RECORDED.take();
+        let polled = poll(running.as_mut().unwrap());
+        FAILING.set(None);
+        for recorded in RECORDED.take() {
+            self.events.push(format!("request {request}: {recorded:?}"));
+            let followed = follow(&self.scenario, &mut self.state, &mut self.same, request, &recorded);
+            self.check(followed)?;
+        }
+        if let Poll::Ready(response) = polled {
+            *running = None;
+            self.answered(request, response.as_ref())?;
         }
         Ok(())
     }
@@ -434,6 +489,13 @@ impl Run {
                 }
                 continue;
             }
+            if self.scenario.loses_list && random(20) == 0 {
+                if let Some(list) = self.list().filter(|_| self.state.lose_list()) {
+                    self.events.push("the list is lost".to_owned());
+                    at_once(self.recorder.0.delete(list)).unwrap();
+                }
+                continue;
+            }
             match self.state.requests[at] {
                 Stage::Before if random(4) == 0 => {
                     let tokens: Vec<u8> = self.jars.keys().copied().collect();
@@ -444,33 +506,18 @@ impl Run {
                     };
                     self.events.push(format!("request {request} starts with token {token}"));
                     self.state.start(&self.scenario, request, token);
-                    running[at] =
-                        Some(send(&self.stores[usize::from(host)], &self.jars[&token], request, deed));
+                    let store = &self.stores[usize::from(host)];
+                    running[at] = Some(send(store, &self.jars[&token], request, deed));
+                    // Where the list decides, the request begins with what its host knows by now.
+                    self.go_on(request, &mut running[at])?;
                 }
-                Stage::Running { .. } => {
-                    if matches!(deed, Deed::Renew | Deed::LateUpdate) {
-                        // Each renewal is due, and each update the first write of its span. All of them are done long before a tombstone expires.
-                        self.clock.advance(Duration::from_secs(1));
-                    }
-                    RECORDED.take();
-                    let polled = poll(running[at].as_mut().unwrap());
-                    for recorded in RECORDED.take() {
-                        self.events.push(format!("request {request}: {recorded:?}"));
-                        let followed =
-                            follow(&self.scenario, &mut self.state, &mut self.same, request, &recorded);
-                        self.check(followed)?;
-                    }
-                    if let Poll::Ready(response) = polled {
-                        running[at] = None;
-                        self.answered(request, response.as_ref())?;
-                    }
-                }
+                Stage::Running { .. } => self.go_on(request, &mut running[at])?,
                 _ => {}
             }
         }
         RECORDS.set(false);
         for (token, jar) in &self.jars {
-            let values = values_of(&self.stores[1], jar);
+            let values = values_of(&self.observer, jar);
             let expected = self.state.backend.session(*token).map(|session| u64::from(session.changes));
             if values != expected {
                 return self.check(Err(format!("token {token} leads to {values:?}, not {expected:?}")));
@@ -503,7 +550,8 @@ fn values_of(store: &ServerStore<Recorder>, jar: &Cookies) -> Option<u64> {
     seen.lock().unwrap().take()
 }
 
-fn run(seed: u64, requests: usize, crashes: bool) {
+/// Plays the requests that the seed chooses, in a scenario with the options of `base`.
+fn run(seed: u64, requests: usize, base: &Scenario) {
     RANDOM.set(seed);
     let mut deeds: Vec<Deed> = (0..requests).map(|_| Deed::ALL[random(Deed::ALL.len())]).collect();
     // Where the clock moves, an update may be the first write of its span.
@@ -511,34 +559,105 @@ fn run(seed: u64, requests: usize, crashes: bool) {
         let is_update = |deed: &&mut Deed| **deed == Deed::Update;
         deeds.iter_mut().filter(is_update).for_each(|deed| *deed = Deed::LateUpdate);
     }
-    let logged_in = random(4) != 0;
-    let crashes_allowed = if crashes { 2 } else { 0 };
-    let scenario = Scenario { logged_in, crashes: crashes_allowed, ..Scenario::of(&deeds) };
+    let logged_in = base.second_browser || random(4) != 0;
+    let scenario = Scenario { logged_in, requests: Scenario::of(&deeds).requests, ..base.clone() };
+    let crashes = scenario.crashes > 0;
     Run::new(scenario).play(crashes).unwrap_or_else(|difference| panic!("{difference}"));
+}
+
+fn run_all(seeds: u64, base: &Scenario) {
+    for seed in 0..seeds {
+        run(seed, 2 + usize::try_from(seed % 3).unwrap(), base);
+    }
 }
 
 #[test]
 fn the_model_allows_what_the_code_does() {
-    for seed in 0..2_000 {
-        run(seed, 2 + usize::try_from(seed % 3).unwrap(), false);
-    }
+    run_all(2_000, &Scenario::of(&[]));
 }
 
 #[test]
 fn the_model_allows_what_the_code_does_when_hosts_crash() {
-    for seed in 0..2_000 {
-        run(seed, 2 + usize::try_from(seed % 3).unwrap(), true);
+    run_all(2_000, &Scenario { crashes: 2, ..Scenario::of(&[]) });
+}
+
+#[test]
+fn the_model_allows_what_the_code_does_when_the_list_is_lost_and_healing_fails() {
+    for failures in [0, u8::MAX] {
+        run_all(400, &Scenario { loses_list: true, second_browser: true, failures, ..Scenario::of(&[]) });
     }
 }
 
 #[test]
+fn the_model_allows_what_the_code_does_where_the_list_decides() {
+    for loses_list in [false, true] {
+        let base = Scenario { checks_list: true, second_browser: true, loses_list, ..Scenario::of(&[]) };
+        run_all(400, &base);
+    }
+}
+
+/// Sends two requests that move a session from one store to another. Steps on the session's entry in the old store fail. Returns how
+/// many sessions there are afterwards, and whether a reply to such a step was lost.
+fn move_between_stores(seed: u64) -> (usize, bool) {
+    RANDOM.set(seed);
+    let clock = FakeClock::at(1_000_000);
+    let [old, new] = [(), ()]
+        .map(|()| ServerStore::with_backend(Recorder::default()).clock(clock.clone()).build().unwrap());
+    let log_in = session_fn(old.clone(), |_: Request<()>, handle: SessionHandle| async move {
+        handle.load().await?.login(SUBJECT)?;
+        Ok::<_, Error>(Response::new(()))
+    });
+    let response = at_once(log_in.call(Request::new(()))).unwrap();
+    let entry = EntryId::from_bytes(at_once(id_in(&response, &old)).unwrap());
+    let mut jar = Cookies::new();
+    jar.receive(response.headers());
+    let both = MigratingStore::new(new.clone(), old.clone(), Timestamp::from_unix(2_000_000)).unwrap();
+    let service = session_fn(both, |_: Request<()>, handle: SessionHandle| async move {
+        handle.load().await?.set("n", 1)?;
+        Ok::<_, Error>(Response::new(()))
+    });
+    type Move<'a> = Pin<Box<dyn Future<Output = Result<Response<()>, Error>> + 'a>>;
+    let mut running: Vec<Move> = Vec::new();
+    for _ in 0..2 {
+        let mut request = Request::new(());
+        request.headers_mut().extend(jar.header().map(|cookies| (COOKIE, cookies)));
+        running.push(Box::pin(service.call(request)));
+    }
+    RECORDED.take();
+    RECORDS.set(true);
+    FAILING.set(Some(entry));
+    while !running.is_empty() {
+        let at = random(running.len());
+        // A request whose step failed may answer with an error.
+        if poll(&mut running[at]).is_ready() {
+            drop(running.remove(at));
+        }
+    }
+    RECORDS.set(false);
+    FAILING.set(None);
+    let is_lost = RECORDED.take().iter().any(|recorded| recorded.reply == "lost");
+    let sessions = |store: &ServerStore<_>| at_once(store.sessions_of(SUBJECT)).unwrap().len();
+    (sessions(&old) + sessions(&new), is_lost)
+}
+
+#[test]
+fn a_session_that_moves_is_never_in_both_stores_and_lost_only_with_a_reply() {
+    let seen: Vec<_> = (0..1_000).map(move_between_stores).collect();
+    for (seed, (sessions, is_lost)) in seen.iter().enumerate() {
+        assert!(*sessions == 1 || *sessions == 0 && *is_lost, "seed {seed}: {sessions} sessions");
+    }
+    assert!(seen.contains(&(0, true)) && seen.contains(&(1, true)) && seen.contains(&(1, false)));
+}
+
+#[test]
 fn a_model_of_other_code_is_refused() {
-    let refused = |mistake, deeds: &[Deed]| {
+    let refused_in = |scenario: Scenario| {
         (0..200).any(|seed| {
             RANDOM.set(seed);
-            Run::new(Scenario { mistake, ..Scenario::of(deeds) }).play(false).is_err()
+            Run::new(scenario.clone()).play(false).is_err()
         })
     };
+    let refused = |mistake, deeds: &[Deed]| refused_in(Scenario { mistake, ..Scenario::of(deeds) });
     assert!(!refused(Mistake::None, &[Deed::Update, Deed::Regenerate, Deed::EndAll]));
     assert!(refused(Mistake::RegenerateDeletes, &[Deed::Update, Deed::Regenerate]));
     assert!(refused(Mistake::NotLookedUpAgain, &[Deed::Login, Deed::EndAll]));
@@ -546,4 +665,22 @@ fn a_model_of_other_code_is_refused() {
     assert!(refused(Mistake::SaveCreates, &[Deed::Update, Deed::Logout]));
     assert!(refused(Mistake::KeepsNone, &[Deed::EndOthers]));
     assert!(refused(Mistake::FollowsNone, &[Deed::Regenerate, Deed::Logout]));
+    let losing = |mistake, checks_list, deeds: &[Deed]| Scenario {
+        mistake,
+        checks_list,
+        second_browser: true,
+        loses_list: true,
+        failures: if checks_list { 0 } else { u8::MAX },
+        ..Scenario::of(deeds)
+    };
+    let renewals = [Deed::Renew, Deed::Renew, Deed::Renew];
+    assert!(!refused_in(losing(Mistake::None, false, &renewals)));
+    for mistake in [Mistake::RenewsOnly, Mistake::HealsOnce] {
+        assert!(refused_in(losing(mistake, false, &renewals)), "{mistake:?}");
+    }
+    let deeds = [Deed::Regenerate, Deed::Renew];
+    assert!(!refused_in(losing(Mistake::None, true, &deeds)));
+    for mistake in [Mistake::RegeneratesUnlisted, Mistake::LoadsUnlisted, Mistake::HealsListThatDecides] {
+        assert!(refused_in(losing(mistake, true, &deeds)), "{mistake:?}");
+    }
 }
