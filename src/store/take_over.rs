@@ -31,20 +31,21 @@ pub(super) async fn take_over(
         Ok(false) if begins_another => old.destroy(record, now).await.map(|()| true),
         left => left,
     };
-    match (saved, left) {
-        (saved, Ok(true)) => Ok(saved),
+    let moved = match (saved, left) {
+        (saved, Ok(true)) => saved,
         // No value is left, so both mean that the session has ended.
-        (Saved::Removed, Ok(false)) => Ok(Saved::Removed),
+        (Saved::Removed, Ok(false)) => Saved::Removed,
         (saved, left) => {
             if let Saved::Stored { record, .. } = saved {
                 // If that fails, its deadline removes it: no client was given its token.
                 let _ = new.destroy(record, now).await;
             }
-            match (left?, login) {
-                (false, Some(login)) => new.save(None, login, now).await,
-                _ => Ok(Saved::Ended),
-            }
+            left.map(|_| Saved::Ended)?
         }
+    };
+    match (moved, login) {
+        (Saved::Ended, Some(login)) => new.save(None, login, now).await,
+        (moved, _) => Ok(moved),
     }
 }
 

@@ -22,8 +22,25 @@ impl<B: Backend> Inner<B> {
         changes: &Changes,
         now: Timestamp,
     ) -> Result<Saved, Error> {
+        for _ in 0..2 {
+            match self.move_or_withdraw(&base, changes, now).await {
+                // A login does not depend on the session that it came with. It tries again, because only the new session's place on the
+                // list may have been lost.
+                Ok(Saved::Ended) if changes.logs_in() => {}
+                moved => return moved,
+            }
+        }
+        self.log_in_anew(&base, changes, now).await
+    }
+
+    async fn move_or_withdraw(
+        self: &Arc<Self>,
+        base: &Record,
+        changes: &Changes,
+        now: Timestamp,
+    ) -> Result<Saved, Error> {
         let mut new = None;
-        let result = self.move_to_new(&base, changes, now, &mut new).await;
+        let result = self.move_to_new(base, changes, now, &mut new).await;
         // An entry whose token no client has is useless.
         if let Some(new) = new.filter(|_| !matches!(result, Ok(Saved::Stored { .. }))) {
             if !result.as_ref().is_err_and(Error::is_unavailable) {
@@ -33,10 +50,7 @@ impl<B: Backend> Inner<B> {
                 self.withdraw(new, now).await;
             }
         }
-        match result {
-            Ok(Saved::Ended) if changes.logs_in() => self.log_in_anew(&base, changes, now).await,
-            result => result,
-        }
+        result
     }
 
     /// Begins a session for a login whose session `base` has ended, or has another token by now. Its user has shown who it is, as in a

@@ -382,7 +382,7 @@ impl Program {
         self.migrates && FIRST_TOKENS.contains(&self.token)
     }
 
-    /// `take_over`. Between two server-side stores no login begins another session.
+    /// `take_over`. Between two server-side stores a login begins another session only if this one has ended.
     fn take_over(self, io: &mut Io, base: Record) -> Step<Answer> {
         let session = match self.deed {
             Deed::Login => self.logged_in(Some(base.session)),
@@ -398,15 +398,20 @@ impl Program {
             Some(left) => left || self.mistake == Mistake::MovesTwice,
             None => self.mistake == Mistake::MovesUnconfirmed,
         };
-        match new {
-            new if has_moved => Ok(new.map_or(Answer::Ended, |new| Answer::Stored(new.token))),
+        let moved = match new {
+            new if has_moved => new.map_or(Answer::Ended, |new| Answer::Stored(new.token)),
             new => {
                 if let Some(new) = new.filter(|_| self.mistake != Mistake::LeavesCopy) {
                     self.remove(io, new)?;
                 }
-                Ok(left.map_or(Answer::Failed, |_| Answer::Ended))
+                left.map_or(Answer::Failed, |_| Answer::Ended)
             }
+        };
+        if moved != Answer::Ended || self.deed != Deed::Login {
+            return Ok(moved);
         }
+        let begun = self.create(io, None, self.logged_in(None), None)?;
+        Ok(begun.map_or(Answer::Ended, |record| Answer::Stored(record.token)))
     }
 
     /// `Inner::supersede`, and in it `Inner::end_entry`.
@@ -576,22 +581,59 @@ impl Program {
             return Ok(None);
         }
         io.create(Place::Session(token), Content::Session(session))?;
-        let revision = io.revision();
-        if listed && self.mistake != Mistake::NotLookedUpAgain && !self.is_entered(io, token)? {
-            io.call(Call::Delete(Place::Session(token)))?;
-            return Ok(None);
+        let record = Record { token, revision: io.revision(), session };
+        if !listed || self.mistake == Mistake::NotLookedUpAgain {
+            return Ok(Some(record));
         }
-        Ok(Some(Record { token, revision, session }))
+        match self.is_entered(io, token) {
+            Ok(true) => Ok(Some(record)),
+            Ok(false) => io.call(Call::Delete(Place::Session(token))).map(|_| None),
+            Err(Stop::Failed) => {
+                self.withdraw(io, record)?;
+                Err(Stop::Failed)
+            }
+            Err(waiting) => Err(waiting),
+        }
     }
 
     /// `Inner::regenerate`.
     fn regenerate(self, io: &mut Io, base: Record) -> Step<Answer> {
-        let mut new = None;
-        let answer = self.move_to_new(io, base, &mut new)?;
-        if let Some(new) = new.filter(|_| answer.stored().is_none()) {
-            self.remove(io, new)?;
+        for _ in 0..2 {
+            match self.move_or_withdraw(io, base)? {
+                Answer::Ended if self.deed == Deed::Login => {}
+                moved => return Ok(moved),
+            }
         }
-        Ok(answer)
+        self.log_in_anew(io, base)
+    }
+
+    /// `Inner::move_or_withdraw`.
+    fn move_or_withdraw(self, io: &mut Io, base: Record) -> Step<Answer> {
+        let mut new = None;
+        let moved = self.move_to_new(io, base, &mut new);
+        let withdraws = match &moved {
+            Ok(answer) => answer.stored().is_none(),
+            Err(Stop::Failed) => new.is_some_and(|new| new.session.has_subject),
+            Err(Stop::Waiting(_)) => false,
+        };
+        if let Some(new) = new.filter(|_| withdraws) {
+            self.withdraw(io, new)?;
+        }
+        moved
+    }
+
+    /// `Inner::log_in_anew`.
+    fn log_in_anew(self, io: &mut Io, base: Record) -> Step<Answer> {
+        let begun = self.create(io, None, self.logged_in(None), None)?;
+        if begun.is_some() {
+            or_not(self.supersede(io, base).map(drop))?;
+        }
+        Ok(begun.map_or(Answer::Ended, |record| Answer::Stored(record.token)))
+    }
+
+    /// `Inner::withdraw`.
+    fn withdraw(self, io: &mut Io, record: Record) -> Step<()> {
+        or_not(self.remove(io, record))
     }
 
     /// `Inner::move_to_new`.
@@ -687,7 +729,7 @@ impl Program {
         }
     }
 
-    /// `Inner::is_entered`.
+    /// The look at the list after a session was stored.
     fn is_entered(self, io: &mut Io, token: u8) -> Step<bool> {
         Ok(list_in(io.fetch(io.list)?).is_some_and(|(_, list)| list.has(token)))
     }
@@ -776,6 +818,14 @@ impl Program {
                 _ => list_in(io.fetch(io.list)?),
             };
         }
+    }
+}
+
+/// A step whose failure changes no answer.
+fn or_not(step: Step<()>) -> Step<()> {
+    match step {
+        Err(Stop::Failed) => Ok(()),
+        step => step,
     }
 }
 
