@@ -134,8 +134,8 @@ impl<B: Backend> Inner<B> {
     }
 
     /// Ends sessions beyond the number that the subject may have, or refuses `login`, which was just entered, or is about to be.
-    /// Logins that came later do so themselves: otherwise two at once could end each other. Some sessions may have expired by now. Returns false if that makes no room: nothing was to end, and no other login is under way
-    /// that may yet be refused.
+    /// Logins that came later do so themselves: otherwise two at once could end each other. Some sessions may have expired by now.
+    /// Returns false if that makes no room: nothing was to end, and no other login is under way that may yet be refused.
     async fn make_room(
         &self,
         subject: &str,

@@ -30,7 +30,6 @@ use self::format::{SharedFormat, StoredFormat};
 use self::list_memo::ListMemo;
 use self::native_format::NativeFormat;
 use self::session_list::SessionList;
-use self::stored_list::Known;
 use super::near_cache::RecordCache;
 use super::server_options::ServerOptions;
 use super::take_over::take_over;
@@ -115,13 +114,6 @@ enum Surplus {
     /// Once the new session has replaced its predecessor, which only one of several requests can do. To be refused, a login need not
     /// wait for that.
     EndsLast,
-}
-
-/// A session that was stored under its first token.
-struct Begun {
-    record: Record,
-    /// Its session list, if sessions beyond the limit are still to [end](Surplus::EndsLast).
-    beyond_limit: Option<Known>,
 }
 
 /// The entry that a write is to replace, and when that was written.

@@ -7,15 +7,23 @@ use bytes::Bytes;
 use super::conflict_queue::Conflicts;
 use super::enter::Entered;
 use super::format::EntryValue;
+use super::stored_list::Known;
 use super::{
-    Begun, Expected, Inner, Predecessor, SaveAttempt, ended_or_stored, entry_id, key_of, origin, seen,
-    session_id, stored,
+    Expected, Inner, Predecessor, SaveAttempt, ended_or_stored, entry_id, key_of, origin, seen, session_id,
+    stored,
 };
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind};
 use crate::id::EntryId;
 use crate::session::{Changes, EntryLifetime, Origin, Payload, Recency, Record, Saved};
 use crate::store::{Backend, Replaced, Stored};
+
+/// A session that was just stored.
+pub(super) struct Begun {
+    pub(super) record: Record,
+    /// Its session list, if sessions beyond the limit are still to end.
+    pub(super) beyond_limit: Option<Known>,
+}
 
 impl<B: Backend> Inner<B> {
     /// Returns true if moving only the entry's deadline would leave a false lifetime in it.
