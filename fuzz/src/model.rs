@@ -455,12 +455,12 @@ pub struct Server {
     pub request: usize,
 }
 
+/// What a request does not learn of a step that was done.
 #[derive(Clone, Copy, PartialEq)]
 enum Fault {
     None,
-    Before,
-    /// Only the answer is lost. The step may be one of the end of a session.
-    After {
+    /// The answer. The step may be one of the end of a session.
+    LostAnswer {
         of_end: bool,
     },
 }
@@ -505,7 +505,7 @@ impl Server {
         let of_end = call != "remove"
             && ending.as_ref().is_some_and(|(ended, _)| world.ids_from(*ended).any(|next| next == id));
         if done {
-            return Ok(Fault::After { of_end });
+            return Ok(Fault::LostAnswer { of_end });
         }
         let request = std::mem::take(&mut world.requests[self.request]);
         let created = request.created.clone();
@@ -522,7 +522,7 @@ impl Server {
     ) -> Result<T, Error> {
         let mut world = self.lock();
         let mut request = std::mem::take(&mut world.requests[self.request]);
-        if let Fault::After { of_end } = fault {
+        if let Fault::LostAnswer { of_end } = fault {
             let before = request.clone();
             check(&mut world, &mut request);
             request = before.learns_nothing(request.created, of_end);
@@ -533,7 +533,7 @@ impl Server {
             }
         }
         world.requests[self.request] = request;
-        if let Fault::After { .. } = fault {
+        if let Fault::LostAnswer { .. } = fault {
             Err(Error::unavailable("done, and the answer lost"))
         } else {
             Ok(answer)
