@@ -455,11 +455,11 @@ pub struct Server {
     pub request: usize,
 }
 
-/// What a request does not learn of a step that was done.
+/// A fault of a step that was done.
 #[derive(Clone, Copy, PartialEq)]
 enum Fault {
     None,
-    /// The answer. The step may be one of the end of a session.
+    /// The step may be one of the end of a session.
     LostAnswer {
         of_end: bool,
     },
