@@ -735,3 +735,41 @@ fn t26_a_login_that_failed_is_not_refused_at_the_session_limit_when_it_is_repeat
         assert_eq!(run(plain.sessions_of("ada")).unwrap().len(), 1, "{context}");
     }
 }
+
+/// A login ends another device once it has replaced the session that it came with. If that fails, or if the login is refused, both
+/// sessions are as they were.
+#[test]
+fn t26_a_login_that_fails_at_the_session_limit_ends_no_other_device() {
+    for refuses in [false, true] {
+        let (memory, clock, events) = (Watched::default(), FakeClock::at(START), Events::new());
+        let plain = server(&memory, &clock, &events);
+        let (mut visitor, mut device) = (Jar::new(), Jar::new());
+        begin(&plain, &mut visitor, |session| session.set("cart", 1));
+        begin(&plain, &mut device, |session| session.login("ada"));
+        let id = EntryId::from_bytes(whose(&plain, &visitor).unwrap().0.to_bytes());
+        let faulty = Faulty::new(memory.clone());
+        faulty.intercept(move |call| {
+            let fails = !refuses && call.id == id && call.primitive != Primitive::Fetch;
+            fails.then_some(Fault::Unreachable)
+        });
+        let limit = if refuses { SessionLimit::RefuseLogin } else { SessionLimit::EndLeastRecentlyUsed };
+        let builder = ServerStore::with_backend(faulty.clone()).clock(clock.clone());
+        let store = builder.max_sessions_per_subject(1).at_session_limit(limit).build().unwrap();
+        let service = SessionService::new(
+            service_fn(|request: Request<Body>| async move {
+                request.session().await?.login("ada")?;
+                Ok::<_, Error>(status(200))
+            }),
+            store,
+        );
+        let log_in = || run(service.call(request("/", visitor.header().as_deref()))).unwrap().status();
+        assert_ne!(log_in(), 200, "{limit:?}");
+        assert!(is_adas(&plain, &device), "{limit:?}");
+        assert!(whose(&plain, &visitor).is_some_and(|(_, subject)| subject.is_none()), "{limit:?}");
+        if !refuses {
+            faulty.intercept(|_| None);
+            assert_eq!(log_in(), 200);
+            assert!(!is_adas(&plain, &device), "beyond the limit");
+        }
+    }
+}
