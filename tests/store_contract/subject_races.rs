@@ -604,16 +604,26 @@ fn r9_two_logins_at_once_at_the_session_limit_leave_one() {
         let builder = ServerStore::with_backend(backend.clone()).max_sessions_per_subject(1);
         builder.clock(clock.clone()).build().unwrap()
     };
-    for deed in [Login, LoginOnAnonymous, LoginAgain] {
+    let cart: fn(&Session) -> Result<(), Error> = |session| session.set("cart", 1);
+    for (deed, one_browser) in
+        [(Login, true), (LoginOnAnonymous, true), (LoginOnAnonymous, false), (LoginAgain, true)]
+    {
         let prepare = || {
             let memory = Watched::default();
             let (store, mut jar) = (build(&memory), Jar::new());
             match deed {
-                LoginOnAnonymous => begin(&store, &mut jar, |session| session.set("cart", 1)),
+                LoginOnAnonymous => begin(&store, &mut jar, cart),
                 LoginAgain => begin(&store, &mut jar, |session| session.login("ada")),
                 _ => begin(&store, &mut Jar::new(), |session| session.login("ada")),
             }
-            (memory, [jar.clone(), jar])
+            let mut second = jar.clone();
+            if !one_browser {
+                second = Jar::new();
+                begin(&store, &mut second, cart);
+                // Both find that there is one session too many.
+                begin(&store, &mut Jar::new(), |session| session.login("ada"));
+            }
+            (memory, [jar, second])
         };
         two_at_once(deed, build, prepare, |store, jars, context| {
             let logged_in = jars[..2].iter().filter(|jar| is_adas(store, jar)).count();
