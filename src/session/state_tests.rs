@@ -639,3 +639,20 @@ fn an_ended_session_is_followed_by_one_that_the_handler_or_another_service_begin
         assert_eq!((commit.outcome == Outcome::Save, commit.dropped.is_none()), (begins, begins));
     }
 }
+
+#[test]
+fn a_value_is_lost_from_the_report_of_the_failed_save_until_it_is_set_again() {
+    let mut state = stored();
+    state.put("b", Some(one()));
+    assert!(!state.has_lost("b"), "to be saved");
+    commit(&mut state, GOES_ON);
+    drop(state.commit_failed());
+    assert!(!state.has_lost("b"), "to be saved again");
+    state.failure_was_told();
+    let lost = |state: &State| ["a", "b", "c"].map(|key| state.has_lost(key));
+    assert_eq!(lost(&state), [false, true, false]);
+    state.put("c", Some(one()));
+    assert_eq!(lost(&state), [false, true, false]);
+    state.put("b", Some(one()));
+    assert_eq!(lost(&state), [false; 3]);
+}

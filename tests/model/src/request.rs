@@ -45,6 +45,15 @@ impl Deed {
         matches!(self, Self::Update | Self::LateUpdate)
     }
 
+    /// Returns true if three requests with these deeds have too many states to visit them all: with a login beside another new token, or
+    /// beside more than one ending. Each step of a login may find that its session has ended, or has another token.
+    pub fn have_too_many_states(deeds: &[Self]) -> bool {
+        let count = |of: &[Self]| deeds.iter().filter(|deed| of.contains(deed)).count();
+        let (logins, new_tokens) = (count(&[Self::Login]), count(&[Self::Login, Self::Regenerate]));
+        let endings = count(&[Self::Logout, Self::EndOthers]) + 2 * count(&[Self::EndAll]);
+        logins > 0 && (new_tokens > 1 || endings > 1)
+    }
+
     /// Returns every choice of deeds of this many requests, each in one order.
     pub fn combinations(requests: usize) -> Vec<Vec<Self>> {
         crate::combinations(&Self::ALL, requests)
