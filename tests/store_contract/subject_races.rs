@@ -508,6 +508,15 @@ fn advance<T>(future: &mut Pin<Box<dyn Future<Output = T> + '_>>, calls: usize, 
     }
 }
 
+/// The cookie before a deployment that renames it, and afterwards.
+fn former() -> CookieOptions {
+    CookieOptions::new().name("__Host-old")
+}
+
+fn present() -> CookieOptions {
+    CookieOptions::new().name("__Host-new").retired_name("__Host-old")
+}
+
 /// A request moves the session from a retired name to the present one, while all sessions are ended: after any number of calls of the
 /// ending, and with any number of its own before the rest of the ending.
 #[test]
@@ -521,8 +530,6 @@ fn t26_an_ending_does_not_miss_a_session_that_moves_from_a_retired_name() {
                 let builder = ServerStore::with_backend(backend.clone()).cookie(cookie);
                 builder.clock(clock.clone()).build().unwrap()
             };
-            let former = || CookieOptions::new().name("__Host-old");
-            let present = || CookieOptions::new().name("__Host-new").retired_name("__Host-old");
             let mut jar = Jar::new();
             begin(&build(&memory, former()), &mut jar, |session| session.login("ada"));
             let copied = jar.clone();
@@ -637,8 +644,6 @@ fn r9_two_logins_at_once_at_the_session_limit_leave_one() {
 #[test]
 fn r9_two_logins_at_once_with_one_session_both_hold() {
     let clock = FakeClock::at(START);
-    let former = || CookieOptions::new().name("__Host-old");
-    let present = || CookieOptions::new().name("__Host-new").retired_name("__Host-old");
     let build = |cookie: CookieOptions, backend: &Watched| {
         let builder = ServerStore::with_backend(backend.clone()).cookie(cookie);
         builder.clock(clock.clone()).build().unwrap()
@@ -669,8 +674,6 @@ fn r9_two_logins_at_once_with_one_session_both_hold() {
 #[test]
 fn t26_a_session_that_moves_at_the_session_limit_ends_none() {
     let clock = FakeClock::at(START);
-    let former = || CookieOptions::new().name("__Host-old");
-    let present = || CookieOptions::new().name("__Host-new").retired_name("__Host-old");
     let build = |cookie: CookieOptions, backend: &Watched| {
         let builder = ServerStore::with_backend(backend.clone()).cookie(cookie).max_sessions_per_subject(1);
         builder.clock(clock.clone()).build().unwrap()

@@ -207,8 +207,8 @@ impl Io<'_> {
         }
     }
 
-    /// `OptionalWork`: the calls of both steps may happen in any order, and `side` is given up where `main` does not need it. There
-    /// is no patience in the model: an answer that does not wait for the rest of the work changes no step of it.
+    /// `OptionalWork`: the calls of both steps may happen in any order, and `side` is given up where `main` does not need it. The code
+    /// also stops waiting after a time. The model does not: the work goes on in the background, so its steps are the same.
     fn beside<M, S>(
         &mut self,
         main: impl FnOnce(&mut Self) -> Step<M>,
@@ -340,10 +340,7 @@ impl Program {
                 io.in_old(|io| self.remove(io, base)).map(|()| Answer::Removed)
             }
             (_, Some(base)) if self.is_old() => self.take_over(&mut io, base),
-            (Deed::Login, None) => {
-                let created = self.create(&mut io, None, self.logged_in(None), None)?;
-                Ok(created.map_or(Answer::Ended, |record| Answer::Stored(record.token)))
-            }
+            (Deed::Login, None) => self.log_in(&mut io),
             (Deed::Logout, None) => self.end_behind(&mut io).map(|()| Answer::Removed),
             (_, None) => Ok(Answer::NotFound),
             (Deed::Renew, Some(base)) => self.renew(&mut io, base),
@@ -419,8 +416,7 @@ impl Program {
         if moved != Answer::Ended || self.deed != Deed::Login {
             return Ok(moved);
         }
-        let begun = self.create(io, None, self.logged_in(None), None)?;
-        Ok(begun.map_or(Answer::Ended, |record| Answer::Stored(record.token)))
+        self.log_in(io)
     }
 
     /// `Inner::supersede`, and in it `Inner::end_entry`.
@@ -457,6 +453,12 @@ impl Program {
     fn logged_in(self, before: Option<Session>) -> Session {
         let none = Session { login: u8::MAX, began: u8::MAX, has_subject: true, changes: 0 };
         before.map_or(none, |before| Session { login: u8::MAX, has_subject: true, ..before })
+    }
+
+    /// `Inner::save` of a login, without a base.
+    fn log_in(self, io: &mut Io) -> Step<Answer> {
+        let created = self.create(io, None, self.logged_in(None), None)?;
+        Ok(created.map_or(Answer::Ended, |record| Answer::Stored(record.token)))
     }
 
     /// `Inner::save`, with a base.
@@ -633,11 +635,11 @@ impl Program {
 
     /// `Inner::log_in_anew`.
     fn log_in_anew(self, io: &mut Io, base: Record) -> Step<Answer> {
-        let begun = self.create(io, None, self.logged_in(None), None)?;
-        if begun.is_some() {
+        let answer = self.log_in(io)?;
+        if answer.stored().is_some() {
             or_not(self.supersede(io, base).map(drop))?;
         }
-        Ok(begun.map_or(Answer::Ended, |record| Answer::Stored(record.token)))
+        Ok(answer)
     }
 
     /// `Inner::withdraw`.

@@ -23,9 +23,9 @@ pub enum Mistake {
     None,
     /// An opening leaves out the same room, whatever the clock shows.
     FixedRoom,
-    /// A process writes a file that is no longer at its path.
+    /// A process goes on writing to the file that it opened, although a copy has replaced that.
     WritesUnchecked,
-    /// A process reads a file that is no longer at its path.
+    /// The same for reading.
     ReadsUnchecked,
     /// A login takes the position that its process has read, instead of asking for the end of the file.
     LoginDoesNotAsk,
