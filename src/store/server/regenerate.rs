@@ -62,7 +62,7 @@ impl<B: Backend> Inner<B> {
         now: Timestamp,
     ) -> Result<Saved, Error> {
         let payload = changes.apply(None)?;
-        let begun = self.create(now, payload, Some(base.recency()), None, None, now).await?;
+        let begun = self.create(now, payload, Some(base.recency()), None, now).await?;
         if begun.is_some() {
             // Where another call is ending it, it may be there still. The browser no longer has its token.
             let _ = self.supersede(base, now).await;
@@ -163,7 +163,7 @@ impl<B: Backend> Inner<B> {
             let predecessor =
                 Predecessor { id: base.id(), must_be_listed: false, surplus: Surplus::EndsFirst };
             let after = Some(base.recency());
-            *new = self.create(now, payload, after, Some(predecessor), None, now).await?;
+            *new = self.create(now, payload, after, Some(predecessor), now).await?;
             ended_or_stored(new.clone())?
         };
         self.end_with_successors(LastRead::of(base)?, Leaves::Tombstones, None, now).await?;

@@ -55,17 +55,16 @@ impl<B: Backend> Inner<B> {
         Ok(Stored { value, expires: self.config.deadline(created, payload, now) })
     }
 
-    /// Stores a new session, as [`begin`](Self::begin) does, and returns it.
+    /// [Begins](Self::begin) a session whose values are those of no stored session here.
     pub(super) async fn create(
         self: &Arc<Self>,
         created: Timestamp,
         payload: Payload,
         after: Option<Recency>,
         instead_of: Option<Predecessor>,
-        from: Option<&Bytes>,
         now: Timestamp,
     ) -> Result<Option<Record>, Error> {
-        let begun = self.begin(created, payload, after, instead_of, from, now).await?;
+        let begun = self.begin(created, payload, after, instead_of, None, now).await?;
         Ok(begun.map(|begun| begun.record))
     }
 
@@ -135,7 +134,7 @@ impl<B: Backend> Inner<B> {
             if payload.is_empty() {
                 return Ok(Saved::Removed);
             }
-            let created = Box::pin(self.create(now, payload, changes.after(), None, None, now)).await?;
+            let created = Box::pin(self.create(now, payload, changes.after(), None, now)).await?;
             return ended_or_stored(created);
         };
         if changes.is_empty() && !self.has_other_lifetime(&base, now) {

@@ -148,7 +148,7 @@ impl<B: Backend> Verbs for ServerStore<B> {
             let surplus = if changes.logs_in() { Surplus::EndsFirst } else { Surplus::Stays };
             let predecessor = Predecessor { id: record.id(), must_be_listed: false, surplus };
             inner
-                .create(created, payload, Some(record.recency()), Some(predecessor), None, now)
+                .create(created, payload, Some(record.recency()), Some(predecessor), now)
                 .await
                 .and_then(ended_or_stored)
         })
