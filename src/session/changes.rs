@@ -7,11 +7,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use super::key::LABELS;
+use super::key::{LABELS, SUBJECT};
 use super::key_map::KeyMap;
 use super::lineage::{Name, share_label};
 use super::value_equality::is_same_value;
-use super::{Payload, Position, Recency};
+use super::{Payload, Position, Recency, Record};
+use crate::clock::Timestamp;
 use crate::error::Error;
 
 /// A step of [`Session::update`](super::Session::update), from the old value to the new one. `None` leaves the value as it is.
@@ -148,6 +149,11 @@ impl Changes {
         self.restarts() || self.logged_in || self.reauthenticated
     }
 
+    /// Returns when the session begins that `record` becomes by these changes.
+    pub(crate) fn beginning(&self, record: &Record, now: Timestamp) -> Timestamp {
+        if self.begins_anew() { now } else { record.created() }
+    }
+
     /// Records `value`, or a deletion. `below` is the value without this log.
     pub(crate) fn put(&mut self, key: &str, value: Option<Bytes>, below: Option<&[u8]>) {
         let below = if self.clears() { None } else { below };
@@ -159,9 +165,9 @@ impl Changes {
         }
     }
 
-    /// Records the login of a user under `key` even if the value is equal: newer values must contain it, too.
-    pub(super) fn login(&mut self, key: &str, subject: Bytes) {
-        self.insert(key, Change::Set(subject));
+    /// Records the login of a user even if it is the same one: newer values must contain it, too.
+    pub(super) fn login(&mut self, subject: Bytes) {
+        self.insert(SUBJECT, Change::Set(subject));
         self.logged_in = true;
     }
 

@@ -314,7 +314,7 @@ impl Inner {
 
     fn adopt(&self, record: &Record, changes: &Changes, now: Timestamp) -> Result<Saved, Error> {
         let payload = changes.apply(Some(record.payload()))?;
-        let created = if changes.begins_anew() { now } else { record.created() };
+        let created = changes.beginning(record, now);
         self.seal(SessionId::generate(&*self.random)?, created, payload, Some(record.recency()), now)
     }
 
@@ -322,7 +322,7 @@ impl Inner {
         if let Some(saved) = self.save_foreign(Some(base), changes, now) {
             return saved; // the id of a foreign token is that of its bytes, so it is new in any case
         }
-        let created = if changes.begins_anew() { now } else { base.created() };
+        let created = changes.beginning(base, now);
         let mut payload = changes.apply(Some(base.payload()))?;
         if !changes.logs_in() && !changes.restarts() {
             payload = payload.keeping_root(base.id())?;

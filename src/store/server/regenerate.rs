@@ -93,7 +93,7 @@ impl<B: Backend> Inner<B> {
         let mut expected = Expected::of(base)?;
         let mut payload = changes.apply(Some(base.payload()))?;
         // The absolute timeout begins anew when a user authenticates (NIST SP 800-63B-4 section 5.2).
-        let created = if changes.begins_anew() { now } else { base.created() };
+        let created = changes.beginning(base, now);
         let mut conflicts = Conflicts::new(self.queues.of(base.id()), &*self.backend);
         let surplus = if changes.logs_in() { Surplus::EndsLast } else { Surplus::Stays };
         let mut beyond_limit = None;

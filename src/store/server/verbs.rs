@@ -140,7 +140,7 @@ impl<B: Backend> Verbs for ServerStore<B> {
         let inner = Arc::clone(&self.inner);
         StoreFuture::boxed(async move {
             let payload = changes.apply(Some(record.payload()))?;
-            let created = if changes.begins_anew() { now } else { record.created() };
+            let created = changes.beginning(&record, now);
             if inner.config.leaves_nothing(created, &payload, now) {
                 return Ok(Saved::Removed);
             }
