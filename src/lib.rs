@@ -304,7 +304,7 @@ mod tests {
 
     // T38: types that are shared between threads must be `Send` and `Sync`.
     #[test]
-    fn public_types_cross_threads_and_panics() {
+    fn public_types_are_send_and_sync() {
         fn shared<T: Send + Sync + 'static>() {}
         fn sendable<T: Send>() {}
         shared::<Session>();

@@ -78,10 +78,10 @@ impl Origin {
         Self::Sealed { old_key, rewrite: old_key }
     }
 
-    /// Returns the token and the stored value of a record of a server-side store.
-    pub(crate) fn stored(&self) -> Option<(&ServerToken, &Bytes)> {
-        let Self::Stored { token, value, .. } = self else { return None };
-        Some((token, value))
+    /// Returns the token of a record of a server-side store.
+    pub(crate) fn token(&self) -> Option<&ServerToken> {
+        let Self::Stored { token, .. } = self else { return None };
+        Some(token)
     }
 
     /// Returns the value and the deadline of the entry that a record of a server-side store was loaded from.

@@ -17,7 +17,7 @@ use self::format::{CreateForeign, ForeignFormat};
 use self::header::SealedHeader;
 use self::revoking::Revoking;
 use super::verbs::Sealed;
-use super::{Builder, EndedBy, Listing, LoadFuture, Store, StoreFuture, Verbs};
+use super::{Builder, EndedBy, LoadFuture, Store, StoreFuture, SubjectFuture, Verbs};
 use crate::clock::{MAX_CLOCK_SKEW, Timestamp};
 use crate::config::Config;
 use crate::crypto::{KeyId, Keyring, Purpose, Random, Sealer, SecretText, SystemRandom, key_of, warm_up};
@@ -362,7 +362,7 @@ fn root(record: &Record) -> SessionId {
 }
 
 impl Store for CookieStore {
-    fn end_sessions_of(&self, subject: &str, keep: Option<SessionId>) -> Listing<Option<usize>> {
+    fn end_sessions_of(&self, subject: &str, keep: Option<SessionId>) -> SubjectFuture<Option<usize>> {
         let (store, subject) = (self.clone(), subject.to_owned());
         Box::pin(async move {
             let revocations = store.revoking()?;

@@ -90,7 +90,8 @@ impl<B: Backend> Inner<B> {
         }
     }
 
-    /// Returns true if the session limit refuses new logins, and the successor of `instead_of` is none, since that is on the list.
+    /// Returns true if `RefuseLogin` does not concern this session: it replaces `instead_of`, which is on the list, so its subject
+    /// gets no further session.
     fn is_exempt_from_limit(&self, list: &SessionList, instead_of: Option<SessionId>) -> bool {
         self.at_session_limit == SessionLimit::RefuseLogin && instead_of.is_some_and(|id| list.has(id))
     }

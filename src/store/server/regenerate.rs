@@ -6,7 +6,9 @@ use super::conflict_queue::Conflicts;
 use super::end::{LastRead, Leaves};
 use super::format::EntryValue;
 use super::optional::OptionalWork;
-use super::{Expected, Inner, Predecessor, SaveAttempt, Surplus, ended_or_stored, key_of, seen, stored};
+use super::{
+    Expected, Inner, Predecessor, SaveAttempt, Surplus, ended_or_stored, entry_of_record, seen, stored,
+};
 use crate::clock::Timestamp;
 use crate::error::Error;
 use crate::id::EntryId;
@@ -45,7 +47,7 @@ impl<B: Backend> Inner<B> {
         if let Some(new) = new.filter(|_| !matches!(result, Ok(Saved::Stored { .. }))) {
             if !result.as_ref().is_err_and(Error::is_unavailable) {
                 // If that fails, the entry's deadline removes it. The result reports what happened to the session.
-                let _ = self.remove(&new, now).await;
+                let _ = self.end_for_good(&new, now).await;
             } else if self.listed_subject(new.payload()).is_some() {
                 self.withdraw(new, now).await;
             }
@@ -53,8 +55,8 @@ impl<B: Backend> Inner<B> {
         result
     }
 
-    /// Begins a session for a login whose session `base` has ended, or has another token by now. Its user has shown who it is, as in a
-    /// browser without a session. The values of `base` are not its.
+    /// Begins a session for a login whose session `base` has ended, or has another token by now. It has no values of `base`, as if the
+    /// browser had brought no session: the user has authenticated.
     async fn log_in_anew(
         self: &Arc<Self>,
         base: &Record,
@@ -75,7 +77,7 @@ impl<B: Backend> Inner<B> {
     pub(super) async fn withdraw(self: &Arc<Self>, record: Record, now: Timestamp) {
         let inner = Arc::clone(self);
         let ending = OptionalWork::new(async move {
-            let _ = inner.remove(&record, now).await;
+            let _ = inner.end_for_good(&record, now).await;
         });
         ending.finish(self.backend.__patience()).await;
     }
@@ -119,12 +121,14 @@ impl<B: Backend> Inner<B> {
             // If no value is left, there is no new entry, and the old one is deleted without a tombstone. The tombstone of a visitor's
             // session does not name the session of the user who has logged in: the visitor's token must not end that session.
             let tombstone = match new {
-                Some(new) => Some(self.tombstone(key_of(base), keeps_subject.then_some(new.id()), now)?),
+                Some(new) => {
+                    Some(self.tombstone(entry_of_record(base), keeps_subject.then_some(new.id()), now)?)
+                }
                 None => None,
             };
-            match self.backend.exchange(key_of(base), expected.entry, tombstone, now).await? {
+            match self.backend.exchange(entry_of_record(base), expected.entry, tombstone, now).await? {
                 Replaced::Done => {
-                    self.leave(base, now).await;
+                    self.unlist(base, now).await;
                     let Some(new) = new.clone() else { return Ok(Saved::Removed) };
                     if let Some(known) = beyond_limit {
                         conflicts.release();
@@ -135,7 +139,7 @@ impl<B: Backend> Inner<B> {
                 Replaced::Missing => return Ok(Saved::Ended),
                 Replaced::Conflict(current) => {
                     let Some(EntryValue::Session(age, newer)) =
-                        self.format.decode(key_of(base), &current.value)
+                        self.format.decode(entry_of_record(base), &current.value)
                     else {
                         return Ok(Saved::Ended);
                     };
@@ -192,14 +196,14 @@ impl<B: Backend> Inner<B> {
     /// Ends the session, which goes on in another place, whatever it holds by now. Returns false if it had already ended, or has
     /// another token by now.
     pub(super) async fn supersede(self: &Arc<Self>, base: &Record, now: Timestamp) -> Result<bool, Error> {
-        let key = key_of(base);
+        let key = entry_of_record(base);
         let tombstone = self.tombstone(key, None, now)?;
         let is_here = |present: &Stored| {
             !matches!(self.format.decode(key, &present.value), Some(EntryValue::Tombstone(_)))
         };
         let outcome = self.end_entry(LastRead::of(base)?, Some(tombstone), now, is_here).await?;
         if !matches!(outcome, Replaced::Conflict(_)) {
-            self.leave(base, now).await;
+            self.unlist(base, now).await;
         }
         Ok(outcome == Replaced::Done)
     }
@@ -225,7 +229,7 @@ impl<B: Backend> Inner<B> {
         }
         // No value is left, or the backend evicted the new entry: the session must not be lost with it.
         *new = None;
-        self.leave(&written, now).await;
+        self.unlist(&written, now).await;
         Ok(false)
     }
 }

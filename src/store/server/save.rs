@@ -9,8 +9,8 @@ use super::enter::Entered;
 use super::format::EntryValue;
 use super::stored_list::Known;
 use super::{
-    Expected, Inner, Predecessor, SaveAttempt, ended_or_stored, entry_id, key_of, origin, seen, session_id,
-    stored,
+    Expected, Inner, Predecessor, SaveAttempt, ended_or_stored, entry_of_record, entry_of_token, seen,
+    session_id, stored, token_of,
 };
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind};
@@ -31,7 +31,7 @@ impl<B: Backend> Inner<B> {
         let Origin::Stored { value, lifetime, .. } = base.origin() else { return false };
         let lifetime = match *lifetime {
             EntryLifetime::Decoded(lifetime) => lifetime,
-            EntryLifetime::NotDecoded => match self.format.decode(key_of(base), value) {
+            EntryLifetime::NotDecoded => match self.format.decode(entry_of_record(base), value) {
                 Some(EntryValue::Session(age, _)) => age.lifetime,
                 _ => None,
             },
@@ -87,7 +87,7 @@ impl<B: Backend> Inner<B> {
         for _ in 0..3 {
             let token = self.format.generate_token(&self.name)?;
             let id = session_id(&token);
-            let key = entry_id(&token);
+            let key = entry_of_token(&token);
             let entry = self.encode(key, created, &payload, from, written, now)?;
             let mut is_beyond_limit = false;
             if let Some(subject) = &subject {
@@ -191,25 +191,28 @@ impl<B: Backend> Inner<B> {
         now: Timestamp,
         conflicts: u32,
     ) -> Result<SaveAttempt, Error> {
-        let (token, _) = origin(base)?;
+        let token = token_of(base)?.clone();
         let written = Recency::after(Some(expected.written), now);
         let entry = if self.config.leaves_nothing(base.created(), &payload, now) {
             None
         } else {
-            Some(self.encode(entry_id(&token), base.created(), &payload, Some(from), written, now)?)
+            Some(self.encode(entry_of_token(&token), base.created(), &payload, Some(from), written, now)?)
         };
-        let outcome = self.backend.exchange(entry_id(&token), expected.entry, entry.clone(), now).await?;
+        let outcome =
+            self.backend.exchange(entry_of_token(&token), expected.entry, entry.clone(), now).await?;
         Ok(match (outcome, entry) {
             (Replaced::Missing, _) => SaveAttempt::Done(Saved::Ended),
-            (Replaced::Conflict(current), _) => match self.format.decode(key_of(base), &current.value) {
-                Some(EntryValue::Session(age, payload)) => {
-                    let written = age.written.unwrap_or(expected.written);
-                    SaveAttempt::Conflict(payload, Expected { entry: current, written })
+            (Replaced::Conflict(current), _) => {
+                match self.format.decode(entry_of_record(base), &current.value) {
+                    Some(EntryValue::Session(age, payload)) => {
+                        let written = age.written.unwrap_or(expected.written);
+                        SaveAttempt::Conflict(payload, Expected { entry: current, written })
+                    }
+                    // The session continues under another token, or a foreign writer overwrote it. In both cases it has
+                    // ended here.
+                    _ => SaveAttempt::Done(Saved::Ended),
                 }
-                // The session continues under another token, or a foreign writer overwrote it. In both cases it has
-                // ended here.
-                _ => SaveAttempt::Done(Saved::Ended),
-            },
+            }
             (Replaced::Done, None) => SaveAttempt::Done(Saved::Removed),
             (Replaced::Done, Some(Stored { value, expires })) => {
                 let origin =
@@ -225,7 +228,7 @@ impl<B: Backend> Inner<B> {
     async fn renew(self: &Arc<Self>, base: Record, now: Timestamp) -> Result<Saved, Error> {
         let seen = seen(&base)?;
         let expires = self.config.deadline(base.created(), base.payload(), now);
-        let renewing = self.backend.renew(key_of(&base), seen, expires, now);
+        let renewing = self.backend.renew(entry_of_record(&base), seen, expires, now);
         // If only listed sessions count, a session that is not listed was ended.
         let subject = if self.list_memo.is_none() { self.listed_subject(base.payload()) } else { None };
         let outcome = match subject {
@@ -241,7 +244,7 @@ impl<B: Backend> Inner<B> {
             // Another request wrote the session, and so renewed it, or gave the browser another token. In that case
             // this response must not remove the new cookie.
             Replaced::Conflict(present) => {
-                let own = match self.format.decode(key_of(&base), &present.value) {
+                let own = match self.format.decode(entry_of_record(&base), &present.value) {
                     Some(EntryValue::Session(age, payload)) => {
                         let created = age.created.unwrap_or(base.created());
                         Some(self.config.deadline(created, &payload, now))
@@ -255,7 +258,7 @@ impl<B: Backend> Inner<B> {
                     // it would have by the lifetime that this request loaded.
                     deadline = own.unwrap_or_else(|| self.tombstone_expires(now));
                     if deadline != expires {
-                        let corrected = self.backend.touch(key_of(&base), deadline, now).await;
+                        let corrected = self.backend.touch(entry_of_record(&base), deadline, now).await;
                         // That the session ended is known without it.
                         if own.is_some() {
                             corrected?;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::format::EntryValue;
 use super::native_format::StoredHeader;
 use super::*;
@@ -148,7 +150,7 @@ fn a_renewal_does_not_decode_again_what_was_loaded() {
         let format = DecodeCounter { format: inner.format, has_lifetime, decoded: Arc::clone(&decoded) };
         let inner = Arc::new(Inner { format: Box::new(format), ..inner });
         let record = run(inner.create(NOW, payload(b"\x81\xa1a\x01"), None, None, NOW)).unwrap().unwrap();
-        let (token, _) = origin(&record).unwrap();
+        let token = token_of(&record).unwrap().clone();
         let loaded = run(inner.load(token, NOW)).unwrap().unwrap();
         assert_eq!(decoded.load(std::sync::atomic::Ordering::SeqCst), 1);
         let later = NOW.saturating_add(Duration::from_secs(9_000));
@@ -232,7 +234,7 @@ fn a_new_entry_that_was_evicted_is_written_again() {
     let Some(EntryValue::Tombstone(Some(next))) = inner.format.decode(id, &tombstone) else {
         panic!("{tombstone:?}");
     };
-    assert_eq!(entry_of(next), created[2].0);
+    assert_eq!(entry_of_session(next), created[2].0);
 }
 
 /// A backend that creates entries, and fails when an entry is to be replaced.
@@ -317,7 +319,7 @@ fn a_renewal_does_not_keep_alive_what_a_regenerate_left() {
     let inner = inner(super::super::Memory::new(), &system_random());
     let base = run(inner.create(NOW, payload(b"\x81\xa1a\x01"), None, None, NOW)).unwrap().unwrap();
     run(inner.regenerate(base.clone(), &Changes::default(), NOW)).unwrap();
-    let mark = || run(inner.backend.fetch(key_of(&base), NOW)).unwrap().unwrap();
+    let mark = || run(inner.backend.fetch(entry_of_record(&base), NOW)).unwrap().unwrap();
     let left = mark();
     assert_eq!(left.expires, inner.tombstone_expires(NOW));
     run(inner.save(Some(base.clone()), &Changes::default(), NOW)).unwrap();
@@ -332,7 +334,7 @@ fn starting_over_leaves_the_mark_of_another_request_alone() {
     let inner = inner(super::super::Memory::new(), &system_random());
     let base = run(inner.create(NOW, payload(b"\x81\xa1a\x01"), None, None, NOW)).unwrap().unwrap();
     run(inner.regenerate(base.clone(), &Changes::default(), NOW)).unwrap();
-    let mark = || run(inner.backend.fetch(key_of(&base), NOW)).unwrap().unwrap();
+    let mark = || run(inner.backend.fetch(entry_of_record(&base), NOW)).unwrap().unwrap();
     let left = mark();
     assert!(!run(inner.supersede(&base, NOW)).unwrap());
     assert_eq!(mark(), left);
@@ -344,7 +346,7 @@ fn a_session_is_superseded_once() {
     let inner = inner(super::super::Memory::new(), &system_random());
     let create = || run(inner.create(NOW, payload(b"\x81\xa1a\x01"), None, None, NOW)).unwrap().unwrap();
     let (base, missing) = (create(), create());
-    run(inner.remove(&missing, NOW)).unwrap();
+    run(inner.end_for_good(&missing, NOW)).unwrap();
     let supersede = |base| run(inner.supersede(base, NOW)).unwrap();
     assert_eq!([supersede(&base), supersede(&base), supersede(&missing)], [true, false, false]);
 }
@@ -372,13 +374,13 @@ fn an_entry_is_newer_than_what_it_replaces_whatever_the_clock_says() {
     let base = run(inner.create(at(120), payload(b"\x81\xa1a\x01"), None, None, at(120))).unwrap().unwrap();
     let mut last = base.clone();
     for now in [120, 119, 50, 0] {
-        let (value, expected) = (origin(&last).unwrap().1, Expected::of(&last).unwrap());
+        let (value, expected) = (seen(&last).unwrap().value, Expected::of(&last).unwrap());
         let written =
             run(inner.replace(&last, expected, payload(b"\x81\xa1a\x02"), &value, at(now), 0)).unwrap();
         let SaveAttempt::Done(Saved::Stored { record, .. }) = written else { panic!("{now}") };
         assert!(record.recency() > last.recency(), "{now}");
         last = record;
-        let loaded = run(inner.load(origin(&last).unwrap().0, at(120))).unwrap().unwrap();
+        let loaded = run(inner.load(token_of(&last).unwrap().clone(), at(120))).unwrap().unwrap();
         assert_eq!(loaded.recency(), last.recency(), "{now}");
     }
     // Moved here from another place, and given another token.

@@ -2,26 +2,26 @@
 
 use std::sync::Arc;
 
-use super::{Predecessor, ServerStore, SubjectSession, Surplus, ended_or_stored, origin};
+use super::{Predecessor, ServerStore, SubjectSession, Surplus, ended_or_stored, token_of};
 use crate::clock::{MAX_CLOCK_SKEW, Timestamp};
 use crate::config::Config;
 use crate::event::Refusal;
 use crate::session::{Changes, Place, Record, SUPERSEDED_FOR, Saved, SessionId};
 use crate::store::verbs::Sealed;
-use crate::store::{Backend, EndedBy, Listing, LoadFuture, Store, StoreFuture, Verbs};
+use crate::store::{Backend, EndedBy, LoadFuture, Store, StoreFuture, SubjectFuture, Verbs};
 
 impl<B: Backend> Store for ServerStore<B> {
-    fn sessions_of(&self, subject: &str) -> Listing<Vec<SubjectSession>> {
+    fn sessions_of(&self, subject: &str) -> SubjectFuture<Vec<SubjectSession>> {
         let (store, subject) = (self.clone(), subject.to_owned());
         Box::pin(async move { store.sessions_of(&subject).await })
     }
 
-    fn end_session_of(&self, subject: &str, id: SessionId) -> Listing<bool> {
+    fn end_session_of(&self, subject: &str, id: SessionId) -> SubjectFuture<bool> {
         let (store, subject) = (self.clone(), subject.to_owned());
         Box::pin(async move { store.end_session_of(&subject, id).await })
     }
 
-    fn end_sessions_of(&self, subject: &str, keep: Option<SessionId>) -> Listing<Option<usize>> {
+    fn end_sessions_of(&self, subject: &str, keep: Option<SessionId>) -> SubjectFuture<Option<usize>> {
         let (store, subject) = (self.clone(), subject.to_owned());
         Box::pin(async move { store.end_sessions_of(&subject, keep).await.map(Some) })
     }
@@ -62,10 +62,10 @@ impl<B: Backend> Verbs for ServerStore<B> {
         let (inner, base) =
             former.map_or_else(|| (Arc::clone(&self.inner), base), |(former, base)| (former.inner, base));
         StoreFuture::boxed(async move {
-            let (token, _) = origin(&base)?;
-            let loaded = match inner.recall(&token, now) {
+            let token = token_of(&base)?;
+            let loaded = match inner.recall(token, now) {
                 Some(record) => Ok(record),
-                None => inner.load(token, now).await?,
+                None => inner.load(token.clone(), now).await?,
             };
             Ok(loaded.map(|record| match place {
                 Some(place) => record.taken_from(place),
@@ -79,8 +79,8 @@ impl<B: Backend> Verbs for ServerStore<B> {
         if self.inner.near_cache.is_none() || base.place().is_some() {
             return None;
         }
-        let (token, _) = base.origin().stored()?;
-        let (inner, token) = (Arc::clone(&self.inner), token.clone());
+        let token = base.origin().token()?.clone();
+        let inner = Arc::clone(&self.inner);
         Some(StoreFuture::boxed(async move { inner.load(token, now).await }))
     }
 
@@ -101,7 +101,7 @@ impl<B: Backend> Verbs for ServerStore<B> {
             return former.destroy(old, now);
         }
         let inner = Arc::clone(&self.inner);
-        StoreFuture::boxed(async move { inner.remove(&base, now).await })
+        StoreFuture::boxed(async move { inner.end_for_good(&base, now).await })
     }
 
     fn regenerate(&self, base: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {

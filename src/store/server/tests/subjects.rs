@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use bytes::Bytes;
+
 use super::super::enter::Entered;
 use super::*;
 use crate::store::Memory;
@@ -169,7 +171,7 @@ fn list_of(store: &ServerStore<Arc<Obstructed>>) -> EntryId {
 fn a_session_that_is_too_long_to_be_read_is_listed_as_unreadable() {
     let (backend, store) = store();
     let (one, two) = (login(&store), login(&store));
-    backend.fail(key_of(&one), Call::Fetch, TOO_LONG);
+    backend.fail(entry_of_record(&one), Call::Fetch, TOO_LONG);
     let sessions = run(store.sessions_of("ada")).unwrap();
     let seen: Vec<_> = sessions.iter().map(|session| (session.id, session.readable)).collect();
     assert_eq!(seen, [(one.id(), false), (two.id(), true)]);
@@ -180,7 +182,7 @@ fn a_session_that_is_too_long_to_be_read_is_listed_as_unreadable() {
 fn a_list_is_not_shown_without_a_session_that_could_not_be_fetched() {
     let (backend, store) = store();
     let (one, _two) = (login(&store), login(&store));
-    backend.fail(key_of(&one), Call::Fetch, AWAY);
+    backend.fail(entry_of_record(&one), Call::Fetch, AWAY);
     assert!(run(store.sessions_of("ada")).unwrap_err().is_unavailable());
 }
 
@@ -188,9 +190,9 @@ fn a_list_is_not_shown_without_a_session_that_could_not_be_fetched() {
 fn t26_a_session_that_is_too_long_to_be_read_is_ended() {
     let (backend, store) = store();
     let one = login(&store);
-    backend.fail(key_of(&one), Call::Fetch, TOO_LONG);
+    backend.fail(entry_of_record(&one), Call::Fetch, TOO_LONG);
     assert!(run(store.end_session_of("ada", one.id())).unwrap());
-    assert!(!backend.has(key_of(&one)));
+    assert!(!backend.has(entry_of_record(&one)));
 }
 
 // The session names its subject, not the list: without a look at it, the session could be that of another subject.
@@ -198,9 +200,9 @@ fn t26_a_session_that_is_too_long_to_be_read_is_ended() {
 fn t37_a_session_that_cannot_be_fetched_is_not_ended_unseen() {
     let (backend, store) = store();
     let one = login(&store);
-    backend.fail(key_of(&one), Call::Fetch, AWAY);
+    backend.fail(entry_of_record(&one), Call::Fetch, AWAY);
     assert!(run(store.end_session_of("ada", one.id())).unwrap_err().is_unavailable());
-    assert!(backend.has(key_of(&one)));
+    assert!(backend.has(entry_of_record(&one)));
     backend.recover();
     assert_eq!(run(store.end_sessions_of("ada", None)).unwrap(), 1, "the list has kept it");
 }
@@ -209,18 +211,18 @@ fn t37_a_session_that_cannot_be_fetched_is_not_ended_unseen() {
 fn t26_a_session_that_cannot_be_compared_is_deleted() {
     let (backend, store) = store();
     let one = login(&store);
-    backend.fail(key_of(&one), Call::Write, AWAY);
+    backend.fail(entry_of_record(&one), Call::Write, AWAY);
     assert!(run(store.end_session_of("ada", one.id())).unwrap());
-    assert!(!backend.has(key_of(&one)));
+    assert!(!backend.has(entry_of_record(&one)));
     // If deleting fails, too, the caller learns that the session may live on.
     let two = login(&store);
-    backend.fail(key_of(&two), Call::Write, CONTESTED);
-    backend.fail(key_of(&two), Call::Delete, AWAY);
+    backend.fail(entry_of_record(&two), Call::Write, CONTESTED);
+    backend.fail(entry_of_record(&two), Call::Delete, AWAY);
     assert!(
         run(store.end_session_of("ada", two.id())).unwrap_err().is_conflict(),
         "the first reason is told"
     );
-    assert!(backend.has(key_of(&two)));
+    assert!(backend.has(entry_of_record(&two)));
 }
 
 // A backend whose memory is full refuses to write the list, and deletes entries.
@@ -230,10 +232,10 @@ fn t26_sessions_are_ended_although_their_list_cannot_be_written() {
     let (one, two) = (login(&store), login(&store));
     backend.fail(list_of(&store), Call::Write, AWAY);
     assert_eq!(run(store.end_sessions_of("ada", Some(two.id()))).unwrap(), 1);
-    assert!(!backend.has(key_of(&one)));
+    assert!(!backend.has(entry_of_record(&one)));
     assert_eq!(listed(&store), [two.id()]);
     assert_eq!(run(store.end_sessions_of("ada", None)).unwrap(), 1);
-    assert!(!backend.has(key_of(&two)));
+    assert!(!backend.has(entry_of_record(&two)));
     assert_eq!(listed(&store), []);
 }
 
@@ -244,7 +246,7 @@ fn t26_sessions_whose_list_changes_all_the_time_are_not_ended_behind_it() {
     let one = login(&store);
     backend.fail(list_of(&store), Call::Write, CONTESTED);
     assert!(run(store.end_sessions_of("ada", None)).unwrap_err().is_conflict());
-    assert!(backend.has(key_of(&one)));
+    assert!(backend.has(entry_of_record(&one)));
 }
 
 #[test]
@@ -268,7 +270,7 @@ fn t26_where_the_list_decides_a_session_needs_a_list_that_can_be_read() {
     let backend = Arc::default();
     let store = store_on(&backend, |options| options.check_session_list(true));
     let one = login(&store);
-    let load = || run(store.inner.load(origin(&one).unwrap().0, NOW));
+    let load = || run(store.inner.load(token_of(&one).unwrap().clone(), NOW));
     assert!(matches!(load(), Ok(Ok(_))));
     backend.fail(list_of(&store), Call::Fetch, TOO_LONG);
     assert!(matches!(load(), Ok(Err(Refusal::Unreadable))));
@@ -300,7 +302,7 @@ fn an_expired_session_is_ended_and_not_counted() {
         let now = one.expires().as_unix().checked_add_signed(-seconds_left).unwrap();
         let later = store_on(&backend, |options| options.clock(TestClock::at(now)));
         assert_eq!(run(later.end_sessions_of("ada", None)).unwrap(), counted, "{seconds_left}");
-        let left = run(backend.memory.fetch(key_of(&one), crate::store::backend::EVEN_IF_EXPIRED));
+        let left = run(backend.memory.fetch(entry_of_record(&one), crate::store::backend::EVEN_IF_EXPIRED));
         assert!(left.unwrap().is_none());
     }
 }
@@ -319,7 +321,7 @@ fn a_session_that_changes_while_it_is_ended_counts_if_it_was_alive_at_any_time()
         let now = if alive_now { before(deadline) } else { deadline };
         let expires = if alive_before { Timestamp::MAX } else { before(now) };
         let outdated = Stored { value: Bytes::from_static(b"another value"), expires };
-        backend.outdated.lock().unwrap().insert(key_of(&one), outdated);
+        backend.outdated.lock().unwrap().insert(entry_of_record(&one), outdated);
         let later = store_on(&backend, |options| options.clock(TestClock::at(now.as_unix())));
         let ended = run(later.end_sessions_of("ada", None)).unwrap();
         assert_eq!(ended, counted, "alive before: {alive_before}, now: {alive_now}");
@@ -342,8 +344,8 @@ fn thousands_of_sessions_are_loaded_together_with_their_lists() {
     let mut in_two_steps = [0, 0];
     for pass in &mut in_two_steps {
         for session in &sessions {
-            *pass += usize::from(memo.get(key_of(session)).is_none());
-            assert!(run(store.inner.load(origin(session).unwrap().0, NOW)).unwrap().is_ok());
+            *pass += usize::from(memo.get(entry_of_record(session)).is_none());
+            assert!(run(store.inner.load(token_of(session).unwrap().clone(), NOW)).unwrap().is_ok());
         }
     }
     // The ids are random. A set that is too full is expected in one of 500 runs, and forgets nine sessions.
@@ -357,15 +359,15 @@ fn a_login_succeeds_although_another_session_cannot_be_ended() {
         let (backend, store) = store();
         let one = login(&store);
         for call in calls {
-            backend.fail(key_of(&one), *call, error);
+            backend.fail(entry_of_record(&one), *call, error);
         }
         let failed = run(store.end_sessions_of("ada", None)).unwrap_err();
         assert_eq!(failed.label(), error().label());
         let two = login(&store);
         backend.recover();
-        assert!(backend.has(key_of(&one)));
+        assert!(backend.has(entry_of_record(&one)));
         let three = login(&store);
-        assert!(!backend.has(key_of(&one)), "the next login ends it");
+        assert!(!backend.has(entry_of_record(&one)), "the next login ends it");
         assert_eq!(listed(&store), [two.id(), three.id()]);
     }
 }
@@ -419,7 +421,7 @@ fn a_new_token_finds_room_on_a_list_with_sessions_that_have_ended() {
             let (one, two) = (login(&before), login(&before));
             if unfinished {
                 let ended = login(&before);
-                backend.fail(key_of(&ended), Call::Fetch, AWAY);
+                backend.fail(entry_of_record(&ended), Call::Fetch, AWAY);
                 assert!(run(before.end_session_of("ada", ended.id())).unwrap_err().is_unavailable());
                 backend.recover();
             } else {
@@ -474,7 +476,8 @@ fn a_new_token_for_a_session_that_grows_too_large_leaves_no_session_behind() {
     assert_eq!(listed(&store), [one.id()]);
     // The entries that were written meanwhile are gone, except the session itself and its list.
     let called: Vec<_> = backend.calls.lock().unwrap()[creations..].iter().map(|(id, _)| *id).collect();
-    let new: Vec<_> = called.into_iter().filter(|id| *id != key_of(&one) && *id != list_of(&store)).collect();
+    let new: Vec<_> =
+        called.into_iter().filter(|id| *id != entry_of_record(&one) && *id != list_of(&store)).collect();
     assert!(!new.is_empty() && !new.iter().any(|id| backend.has(*id)), "{new:?}");
     assert!(!run(store.inner.list("ada", NOW)).unwrap().names(SessionId::from_bytes(new[0].to_bytes())));
 }
@@ -485,8 +488,8 @@ fn a_login_at_the_limit_reads_the_session_that_it_ends_once() {
     let store = store_on(&backend, |options| options.max_sessions_per_subject(1));
     let (one, two) = (login(&store), login(&store));
     assert_eq!(listed(&store), [two.id()]);
-    assert!(!backend.has(key_of(&one)));
-    assert_eq!(backend.calls(key_of(&one), Call::Fetch), 1);
+    assert!(!backend.has(entry_of_record(&one)));
+    assert_eq!(backend.calls(entry_of_record(&one), Call::Fetch), 1);
 }
 
 #[test]
@@ -528,13 +531,13 @@ async fn no_answer_waits_for_a_list_whose_server_hangs() {
     // A logout leaves the list later.
     let two = login(&store);
     backend.hang(Some(list));
-    run(store.inner.remove(&two, later(9_000))).unwrap();
-    assert!(!backend.has(key_of(&two)));
+    run(store.inner.end_for_good(&two, later(9_000))).unwrap();
+    assert!(!backend.has(entry_of_record(&two)));
     backend.hang(None);
     until(|| run(store.inner.list("ada", NOW)).is_ok_and(|list| !list.names(two.id()))).await;
     // It is as it was if the write fails: the session is not entered.
     run(backend.memory.delete(list)).unwrap();
-    backend.fail(key_of(&one), Call::Write, AWAY);
+    backend.fail(entry_of_record(&one), Call::Write, AWAY);
     assert!(save(561_700).unwrap_err().is_unavailable());
     assert!(!backend.has(list));
 }
