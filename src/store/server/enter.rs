@@ -19,21 +19,12 @@ use crate::event::EventKind;
 use crate::session::{Record, SessionId};
 use crate::store::Backend;
 
-/// Whether a session is on its subject's list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Entered {
-    No,
-    Yes,
-    /// It is, and sessions beyond the limit are still to end.
-    BeyondLimit,
-}
-
 /// For how long a listed session may be missing: the request that entered it is about to write it.
 const WRITE_GRACE: Duration = Duration::from_secs(60);
 
 impl<B: Backend> Inner<B> {
     /// Enters a session that is about to be written, and that ends by `until` at the latest. `instead_of` is a session that it
-    /// replaces, which does not count. If that has ended, or another call is ending it, the session is not entered.
+    /// replaces, which does not count. Returns false if that has ended, or another call is ending it: then the session is not entered.
     pub(super) async fn enter(
         &self,
         subject: &str,
@@ -41,7 +32,7 @@ impl<B: Backend> Inner<B> {
         instead_of: Option<Predecessor>,
         until: Timestamp,
         now: Timestamp,
-    ) -> Result<Entered, Error> {
+    ) -> Result<bool, Error> {
         // When it is entered may be long after the request began.
         let entered = self.backend.time(now.max(self.config.now()));
         let entry = ListedSession { id, entered, until, ending: false };
@@ -62,22 +53,21 @@ impl<B: Backend> Inner<B> {
         };
         let ((entered, surplus), known) = self.edit_with_room(subject, id, instead_of, now, add).await?;
         if !entered {
-            return Ok(Entered::No);
+            return Ok(false);
         }
-        if surplus > 0 {
-            if when == Surplus::EndsLast && self.at_session_limit == SessionLimit::EndLeastRecentlyUsed {
-                return Ok(Entered::BeyondLimit);
-            }
+        let ends_last =
+            when == Surplus::EndsLast && self.at_session_limit == SessionLimit::EndLeastRecentlyUsed;
+        if surplus > 0 && !ends_last {
             self.make_room(subject, known, id, instead_of, now).await?;
         } else if known.list.is_unfinished() {
             // A session that another call began to end must not make a login fail. The next call tries again.
             let _ = self.end(subject, now, Some(known), &[], |_| false).await;
         }
-        Ok(Entered::Yes)
+        Ok(true)
     }
 
-    /// Ends the sessions that are beyond the limit since `login`, which is on the list `known`, replaced the session `replaced`. If that
-    /// fails, the next login does it: this one has happened.
+    /// Ends the sessions that are beyond the limit, now that `login` has replaced the session `replaced`. `known` is the list with both.
+    /// If that fails, the next login does it: this one has happened.
     pub(super) async fn end_surplus(
         &self,
         login: &Record,
@@ -85,6 +75,11 @@ impl<B: Backend> Inner<B> {
         replaced: SessionId,
         now: Timestamp,
     ) {
+        let live = known.list.live().filter(all_but(Some(replaced))).count();
+        let has_surplus = live > self.max_sessions_per_subject;
+        if !has_surplus || self.at_session_limit == SessionLimit::RefuseLogin {
+            return;
+        }
         if let Some(subject) = self.listed_subject(login.payload()) {
             let _ = self.make_room(&subject, known, login.id(), Some(replaced), now).await;
         }

@@ -98,7 +98,7 @@ impl<B: Backend> Inner<B> {
         let created = changes.beginning(base, now);
         let mut conflicts = Conflicts::new(self.queues.of(base.id()), &*self.backend);
         let surplus = if changes.logs_in() { Surplus::EndsLast } else { Surplus::Stays };
-        let mut beyond_limit = None;
+        let mut known = None;
         loop {
             let keeps_subject = base.payload().subject() == payload.subject();
             // Where only listed sessions count, one that is not listed has ended. Unless the user has just authenticated.
@@ -115,8 +115,7 @@ impl<B: Backend> Inner<B> {
                 else {
                     return Ok(Saved::Ended);
                 };
-                beyond_limit = begun.beyond_limit;
-                *new = Some(begun.record);
+                (*new, known) = (Some(begun.record), begun.known);
             }
             // If no value is left, there is no new entry, and the old one is deleted without a tombstone. The tombstone of a visitor's
             // session does not name the session of the user who has logged in: the visitor's token must not end that session.
@@ -130,7 +129,7 @@ impl<B: Backend> Inner<B> {
                 Replaced::Done => {
                     self.unlist(base, now).await;
                     let Some(new) = new.clone() else { return Ok(Saved::Removed) };
-                    if let Some(known) = beyond_limit {
+                    if let Some(known) = known.filter(|_| surplus == Surplus::EndsLast) {
                         conflicts.release();
                         self.end_surplus(&new, known, base.id(), now).await;
                     }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::conflict_queue::Conflicts;
-use super::enter::Entered;
 use super::format::EntryValue;
 use super::stored_list::Known;
 use super::{
@@ -21,8 +20,8 @@ use crate::store::{Backend, Replaced, Stored};
 /// A session that was just stored.
 pub(super) struct Begun {
     pub(super) record: Record,
-    /// Its session list, if sessions beyond the limit are still to end.
-    pub(super) beyond_limit: Option<Known>,
+    /// The list of its subject, which it is on.
+    pub(super) known: Option<Known>,
 }
 
 impl<B: Backend> Inner<B> {
@@ -89,15 +88,12 @@ impl<B: Backend> Inner<B> {
             let id = session_id(&token);
             let key = entry_of_token(&token);
             let entry = self.encode(key, created, &payload, from, written, now)?;
-            let mut is_beyond_limit = false;
             if let Some(subject) = &subject {
                 // A login that cannot be stored must not take a place on the list, nor end another session.
                 self.backend.__check_len(entry.value.len())?;
                 let until = self.config.latest_deadline(created);
-                match self.enter(subject, id, instead_of, until, now).await? {
-                    Entered::No => return Ok(None),
-                    Entered::Yes => {}
-                    Entered::BeyondLimit => is_beyond_limit = true,
+                if !self.enter(subject, id, instead_of, until, now).await? {
+                    return Ok(None);
                 }
             }
             if self.backend.create(key, entry.clone(), now).await? {
@@ -106,12 +102,10 @@ impl<B: Backend> Inner<B> {
                     Origin::Stored { token, value, deadline: expires, lifetime: EntryLifetime::NotDecoded };
                 let record = Record::written(id, created, expires, payload, origin, written);
                 let Some(subject) = &subject else {
-                    return Ok(Some(Begun { record, beyond_limit: None }));
+                    return Ok(Some(Begun { record, known: None }));
                 };
                 return match self.known(subject, now).await {
-                    Ok(known) if known.list.has(id) => {
-                        Ok(Some(Begun { record, beyond_limit: is_beyond_limit.then_some(known) }))
-                    }
+                    Ok(known) if known.list.has(id) => Ok(Some(Begun { record, known: Some(known) })),
                     Ok(_) => self.backend.delete(key).await.map(|()| None),
                     Err(error) => {
                         self.withdraw(record, now).await;
