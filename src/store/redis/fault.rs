@@ -284,6 +284,15 @@ impl From<Failure> for Error {
     }
 }
 
+impl From<Trouble> for Error {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Reply(error) => Failure::of(&error).into(),
+            Trouble::Failed(failure) => failure.into(),
+        }
+    }
+}
+
 impl From<Failure> for Trouble {
     fn from(failure: Failure) -> Self {
         Self::Failed(failure)
