@@ -32,7 +32,7 @@
 //! [Words](#words) explains the terms.
 //!
 //! - [`SessionService`] wraps a service, and [`SessionExt::session`] gets the session from the request.
-//!   [`session_fn`] makes a service from a function that takes a [`SessionHandle`] beside the request. For tower, there is
+//!   [`session_fn`] makes a service from a function that takes the request and a [`SessionHandle`]. For tower, there is
 //!   [`SessionLayer`] (feature `tower`).
 //! - [`Session`] holds the values that a handler reads and changes. Loading it is asynchronous. Reading and writing
 //!   values is not. Changes are saved automatically when the response head is ready.
@@ -70,7 +70,7 @@
 //! | renew | move the idle deadline, because the session was used |
 //! | regenerate | give a session a new token and a new id |
 //! | subject | the user whom `login` bound a session to |
-//! | entry | what a server-side store keeps of one session |
+//! | entry | the record of one session in a server-side store |
 //! | session list | the list of a subject's sessions, which server-side stores keep |
 //! | flash value | a value for the next page, which is read once |
 //! | label | a name by which sessions in cookies can be ended later |
