@@ -5,9 +5,7 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use crate::clock::Timestamp;
-#[cfg(feature = "device-bound")]
-use crate::session::Recency;
-use crate::session::Record;
+use crate::session::{Recency, Record};
 use crate::store::{EndedBy, Store, StoreFuture};
 
 /// A token of the request, of a session that it cannot use.
@@ -22,7 +20,7 @@ pub(super) struct BroughtSessions {
     /// not have.
     pub(super) has_newest: bool,
     /// Sessions that were not written after this do not count.
-    #[cfg(feature = "device-bound")]
+    #[cfg_attr(not(feature = "device-bound"), allow(dead_code))]
     pub(super) hidden: Option<Recency>,
     /// The tokens that were superseded moments ago.
     pub(super) superseded: Vec<UnusedToken>,
@@ -41,14 +39,6 @@ pub(super) enum WhichEnd {
 }
 
 impl BroughtSessions {
-    /// Returns the authentic sessions that count, in the order of `several`. `None` if the session of the request is the only
-    /// authentic one.
-    #[cfg(feature = "device-bound")]
-    pub(super) fn authentic(&self) -> Option<impl Iterator<Item = &Record>> {
-        let counts = |record: &&Record| self.hidden.is_none_or(|hidden| record.recency() > hidden);
-        (!self.several.is_empty()).then(|| self.several.iter().filter(counts))
-    }
-
     /// Ends these sessions in `store`: the authentic sessions, the sessions behind superseded tokens, and sessions that may live
     /// elsewhere. Tokens that lead to the session `unless` do not count. `None` if there are none.
     pub(super) fn end(

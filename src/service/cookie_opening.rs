@@ -240,7 +240,6 @@ impl Slot {
             _ => opened.unusable.extend(refused.token),
         }
         opened.all_dead &= refusal.removes_cookie();
-        #[cfg(feature = "device-bound")]
         self.device.note_refusal(refusal);
         // Other servers on `localhost` use this name, too, and the backend does not know their tokens.
         let is_strange = refusal == Refusal::UnknownId && self.connection.config().has_shared_name;

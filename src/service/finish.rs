@@ -85,7 +85,6 @@ pub(super) fn replace<R>(slot: &Slot, response: &mut Response<R>, mut replacemen
 pub(super) fn write_head<R>(slot: &Slot, reply: Reply, response: &mut Response<R>) -> Result<(), Error> {
     let template = &slot.connection.config().cookie;
     let informational = response.status().is_informational();
-    #[cfg(feature = "device-bound")]
     let offer = slot.binding_offer(&reply);
     let lines = match reply {
         Reply::Nothing => None,
@@ -120,10 +119,9 @@ pub(super) fn write_head<R>(slot: &Slot, reply: Reply, response: &mut Response<R
     if let Some(kinds) = forget {
         headers.entry(CLEAR_SITE_DATA).or_insert_with(|| kinds.clone());
     }
-    #[cfg(feature = "device-bound")]
-    if let Some(offer) = offer.filter(|_| lines.as_ref().is_some_and(|lines| !lines.is_empty())) {
+    if let Some((name, offer)) = offer.filter(|_| lines.as_ref().is_some_and(|lines| !lines.is_empty())) {
         // Beside that of a service inside, for another session.
-        headers.append(crate::device_bound::headers::REGISTRATION, offer);
+        headers.append(name, offer);
     }
     let sets_cookie = lines.as_ref().is_some_and(|lines| !lines.is_empty());
     if let Some(lines) = lines.filter(|_| sets_cookie) {

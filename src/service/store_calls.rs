@@ -77,7 +77,6 @@ impl Slot {
     /// Ends the sessions behind the empty session that the handler ended: the session that has lapsed, the superseded session, the
     /// hidden authentic sessions, and the sessions that may live elsewhere.
     pub(super) fn end_former(&self, which: WhichEnd, now: Timestamp) -> StoreFuture<()> {
-        #[cfg(feature = "device-bound")]
         if let Some(lapsed) = self.device.lapsed() {
             // With the other sessions of the request, as for any session that the handler ends.
             return self.destroy_and(which, lapsed.clone(), now);

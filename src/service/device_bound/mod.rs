@@ -1,4 +1,14 @@
-//! The service that answers the requests by which a browser binds a session to its device, and proves that it is still there.
+//! Device-bound sessions: the service that answers the requests by which a browser binds a session to its device, and proves that
+//! it is still there.
+//!
+//! `check` decides whether any other request comes from the device of its session. Builds without the feature have `absent` instead.
+
+mod check;
+mod evidence;
+mod handler_service;
+mod other_origin;
+mod response;
+mod retry;
 
 use std::fmt;
 use std::future::Future;
@@ -11,18 +21,21 @@ use http::header::{CACHE_CONTROL, HeaderMap, HeaderValue};
 use http::{Request, Response, StatusCode};
 use hyper::service::Service;
 use pin_project_lite::pin_project;
+use smallvec::SmallVec;
 
-use super::device_response::{self, empty};
-use super::device_retry::again;
+pub(super) use self::evidence::DeviceEvidence;
+pub use self::handler_service::HandlerService;
+use self::other_origin::{comes_by_link, is_fetched_elsewhere};
+use self::response::empty;
+use self::retry::again;
 use super::extension;
-use super::fetch_metadata::{comes_by_link, is_fetched_elsewhere};
 use super::handle::SessionHandle;
-use super::slot::Slot;
+use super::slot::{Loaded, Renewal, Slot};
 use crate::clock::Timestamp;
 use crate::device_bound::{Binder, Endpoint, PublicKey, Refreshed, headers, is_named};
 use crate::error::Error;
 use crate::event::{EventKind, ProofRefusal, Refusal};
-use crate::session::{Record, SessionId};
+use crate::session::{Record, Session, SessionId};
 
 /// A service that answers the browsers whose sessions are bound to their devices, and passes all other requests on. Made by
 /// [`SessionService::device_bound`](super::SessionService::device_bound), inside of which it is.
@@ -327,6 +340,27 @@ impl Slot {
         }
     }
 
+    /// Returns the authentic sessions of the request that count. `session` is the loaded session.
+    fn authentic_sessions(&self, session: &Session) -> SmallVec<[Record; 1]> {
+        match self.brought().filter(|brought| !brought.several.is_empty()) {
+            Some(brought) => {
+                let counts = |record: &&Record| brought.hidden.is_none_or(|hidden| record.recency() > hidden);
+                brought.several.iter().filter(counts).cloned().collect()
+            }
+            None => session.stored_record().or_else(|| self.device.lapsed().cloned()).into_iter().collect(),
+        }
+    }
+
+    /// Returns true if cookies of the loaded session's name were not tried.
+    fn has_untried(&self) -> bool {
+        matches!(self.loaded(), Some(Loaded { renewal: Renewal::Never, .. }))
+    }
+
+    /// Returns true if the request came with a token that was superseded moments ago.
+    fn superseded(&self) -> bool {
+        self.brought().is_some_and(|brought| !brought.superseded.is_empty())
+    }
+
     /// Loads the sessions among these that look unbound past a near-cache: another host may have bound them since, and status 401 would
     /// end the binding. Returns true if one of their tokens was superseded moments ago.
     async fn reload_unbound(&self, sessions: &mut [Record], now: Timestamp) -> Result<bool, Error> {
@@ -374,5 +408,5 @@ fn accept_device(
     now: Timestamp,
 ) -> Result<Response<Bytes>, Error> {
     let lines = binder.set_cookie(key, issued, now)?;
-    Ok(device_response::text(binder.instructions(key), "application/json", lines))
+    Ok(response::text(binder.instructions(key), "application/json", lines))
 }

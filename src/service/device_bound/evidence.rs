@@ -5,7 +5,8 @@ use std::sync::{Mutex, OnceLock};
 
 use http::header::HeaderMap;
 
-use super::fetch_metadata::is_caused_elsewhere;
+use super::other_origin::is_caused_elsewhere;
+use crate::config::Config;
 use crate::cookie::FoundCookies;
 use crate::device_bound::Binder;
 use crate::device_bound::headers::SKIPPED;
@@ -16,7 +17,7 @@ use crate::session::{Record, SessionId};
 
 /// The data of a request that can show that it comes from the session's device.
 #[derive(Default)]
-pub(super) struct DeviceEvidence {
+pub(crate) struct DeviceEvidence {
     /// A service answers the browsers that bind sessions of this store.
     is_answered: AtomicBool,
     /// A page of another origin fetched the response, so a binding would not last.
@@ -36,8 +37,11 @@ pub(super) struct DeviceEvidence {
 }
 
 impl DeviceEvidence {
-    /// Takes the data from the headers of a request with a session's cookie, among these cookies.
-    pub(super) fn new(headers: &HeaderMap, cookies: &FoundCookies) -> Self {
+    /// Takes the data from the headers of a request with a session's cookie, among these cookies, if the store binds sessions.
+    pub(crate) fn new(config: &Config, headers: &HeaderMap, cookies: &FoundCookies) -> Self {
+        if config.device_bound.is_none() {
+            return Self::default();
+        }
         let lacks_refresh =
             headers.contains_key(SKIPPED) || is_caused_elsewhere(headers) && !Binder::has_given_up(cookies);
         Self { lacks_refresh, ..Self::default() }
@@ -83,7 +87,7 @@ impl DeviceEvidence {
     }
 
     /// Returns the reason why the session could not be loaded before, once.
-    pub(super) fn take_failure(&self) -> Option<Error> {
+    pub(crate) fn take_failure(&self) -> Option<Error> {
         lock(&self.failure).take()
     }
 
@@ -98,7 +102,7 @@ impl DeviceEvidence {
     }
 
     /// Notes why a cookie of the request was refused.
-    pub(super) fn note_refusal(&self, refusal: Refusal) {
+    pub(crate) fn note_refusal(&self, refusal: Refusal) {
         self.has_unjudged.fetch_or(refusal.may_be_of_another_host(), Ordering::Relaxed);
     }
 
@@ -120,7 +124,7 @@ impl DeviceEvidence {
     }
 
     /// Returns the bound session that the request brought without a proof.
-    pub(super) fn lapsed(&self) -> Option<&Record> {
+    pub(crate) fn lapsed(&self) -> Option<&Record> {
         self.lapsed.get()
     }
 }
