@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::sync::{Arc, Weak};
 
 use super::brought_sessions::{BroughtSessions, UnusedToken};
-use super::cookie_opening::{Candidate, OpenResult, OpenedCookies};
+use super::cookie_opening::{Candidate, OpenedCookies, Stop};
 use super::slot::{Loaded, Renewal, Slot};
 use crate::clock::Timestamp;
 use crate::error::Error;
@@ -16,13 +16,14 @@ impl Slot {
     pub(super) async fn load(self: &Arc<Self>) -> Result<&Loaded, Error> {
         let now = self.connection.config().now();
         let mut permit = None;
-        match self.open_cookies(now, &mut permit).await? {
-            OpenResult::Loaded(loaded) => Ok(loaded),
-            OpenResult::Opened(opened) => {
+        match self.open_cookies(now, &mut permit).await {
+            Ok(opened) => {
                 let loaded = self.loaded_from(opened, now);
                 // If two tasks load at once, the first one counts.
                 Ok(self.loaded.get_or_init(|| loaded))
             }
+            Err(Stop::Loaded(loaded)) => Ok(loaded),
+            Err(Stop::Failed(error)) => Err(error),
         }
     }
 
