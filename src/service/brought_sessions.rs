@@ -28,45 +28,33 @@ pub(super) struct BroughtSessions {
     pub(super) unusable: Vec<UnusedToken>,
 }
 
-/// Which of the sessions end.
-#[derive(Clone, Copy)]
-pub(super) enum WhichEnd {
-    All,
-    /// All, because [a login](EndedBy::Login) begins another session.
-    ByLogin,
-    /// The authentic sessions, which the request could use.
-    Authentic,
-}
-
 impl BroughtSessions {
-    /// Ends these sessions in `store`: the authentic sessions, the sessions behind superseded tokens, and sessions that may live
-    /// elsewhere. Tokens that lead to the session `unless` do not count. `None` if there are none.
+    /// Ends the authentic sessions among these in `store`. If an action of the user ends more, `beyond_authentic` is that action: it
+    /// also ends the sessions behind superseded tokens, and sessions that may live elsewhere. Tokens that lead to the session `unless`
+    /// do not count. `None` if there are none.
     pub(super) fn end(
         &self,
-        which: WhichEnd,
+        beyond_authentic: Option<EndedBy>,
         unless: Option<&Record>,
         store: &Arc<dyn Store>,
         now: Timestamp,
     ) -> Option<StoreFuture<()>> {
         let others = self.several.get(usize::from(self.has_newest)..).unwrap_or_default().to_vec();
-        let (superseded, unusable) = match which {
-            WhichEnd::All | WhichEnd::ByLogin => (self.superseded.clone(), self.unusable.clone()),
-            WhichEnd::Authentic => (Vec::new(), Vec::new()),
-        };
-        if others.is_empty() && superseded.is_empty() && unusable.is_empty() {
+        let has_tokens = !self.superseded.is_empty() || !self.unusable.is_empty();
+        let tokens = beyond_authentic
+            .filter(|_| has_tokens)
+            .map(|by| (by, self.superseded.clone(), self.unusable.clone()));
+        if others.is_empty() && tokens.is_none() {
             return None;
         }
         let (store, unless) = (Arc::clone(store), unless.cloned());
-        let by = match which {
-            WhichEnd::ByLogin => EndedBy::Login,
-            WhichEnd::All | WhichEnd::Authentic => EndedBy::Logout,
-        };
         Some(StoreFuture::boxed(async move {
             // All are tried, even if one fails.
             let mut ended = Ok(());
             for other in others {
                 ended = ended.and(store.destroy(other, now).await);
             }
+            let Some((by, superseded, unusable)) = tokens else { return ended };
             for token in superseded {
                 ended = ended.and(store.end_superseded(&token, unless.as_ref(), by, now).await);
             }

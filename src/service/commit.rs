@@ -9,7 +9,6 @@ use std::task::{Context, Poll, ready};
 
 use tokio::sync::SemaphorePermit;
 
-use super::brought_sessions::WhichEnd;
 use super::other_sessions::{EndOfOthers, EndingOthers};
 use super::response_head::Said;
 use super::slot::{Loaded, Slot};
@@ -20,7 +19,7 @@ use crate::event::{DropReason, EventKind, Operation, Refusal};
 use crate::session::{
     Changes, Committer, Continued, Disposition, Outcome, Record, Saved, Session, SessionId,
 };
-use crate::store::{LoadFuture, StoreFuture};
+use crate::store::{EndedBy, LoadFuture, StoreFuture};
 
 /// A commit of one session. If it ends or regenerates the session, it is completed even if it is dropped, so that a user
 /// whose client disconnects does not stay logged in.
@@ -207,7 +206,7 @@ impl Commit {
             (Outcome::Destroy, Some(base)) => self.timed(self.slot.destroy(base, now), Stage::Destroying),
             (_, None) if decision.ends_former => {
                 self.outcome = Outcome::Destroy;
-                self.timed(self.slot.end_former(WhichEnd::All, now), Stage::Destroying)
+                self.timed(self.slot.end_former(EndedBy::Logout, now), Stage::Destroying)
             }
             (
                 Outcome::Keep | Outcome::Renew | Outcome::Regenerate | Outcome::Destroy | Outcome::Expire,
