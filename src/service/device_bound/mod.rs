@@ -292,32 +292,7 @@ impl Slot {
             found = sessions.iter().find_map(|record| Some((named(record)?, record.id())));
         }
         let Some((binding, id)) = found else {
-            // A newer release has bound it.
-            let has_unreadable = sessions.iter().any(|record| record.payload().device_binding().is_err());
-            let may_be_known = self.device.has_unjudged() || self.has_untried() || has_unreadable;
-            if identifier.is_some() && (is_superseded || may_be_known) {
-                // The browser is about to get the new cookie, or another host knows its session, or it is among the cookies that
-                // were not tried. The browser asks again after a server error.
-                return Ok(empty(StatusCode::SERVICE_UNAVAILABLE));
-            }
-            let bound = sessions.iter().find(|record| record.payload().device_binding() != Ok(None));
-            if bound.is_some() && Binder::has_unreadable_identifier(fields) {
-                // A newer release has given it to the browser.
-                return Ok(empty(StatusCode::SERVICE_UNAVAILABLE));
-            }
-            let refusal = match (bound, &identifier) {
-                (None, _) => ProofRefusal::NoSession,
-                (Some(_), None) => ProofRefusal::Malformed,
-                // The browser asks about another session of its, which has ended since.
-                (Some(_), Some(_)) => ProofRefusal::OtherBinding,
-            };
-            // After a logout, or after a login of another user, browsers ask once more for the previous binding. They have
-            // proved nothing wrong.
-            if Binder::has_proof(fields) {
-                let id = bound.or_else(|| sessions.first()).map(Record::id);
-                self.report_refusal(id, refusal);
-            }
-            return Ok(refused(refusal));
+            return Ok(self.answer_unknown(fields, identifier.is_some(), &sessions, is_superseded));
         };
         match binder.refreshed(fields, &binding.key, now)? {
             Refreshed::Proved(issued) => {
@@ -338,6 +313,42 @@ impl Slot {
             }
             Refreshed::Refused(refusal) => Ok(self.refuse_device(Some(id), refusal)),
         }
+    }
+
+    /// Answers a refresh of a binding that none of the `sessions` of the request has.
+    fn answer_unknown(
+        &self,
+        fields: &HeaderMap,
+        has_identifier: bool,
+        sessions: &[Record],
+        is_superseded: bool,
+    ) -> Response<Bytes> {
+        // A newer release has bound it.
+        let has_unreadable = sessions.iter().any(|record| record.payload().device_binding().is_err());
+        let may_be_known = self.device.has_unjudged() || self.has_untried() || has_unreadable;
+        if has_identifier && (is_superseded || may_be_known) {
+            // The browser is about to get the new cookie, or another host knows its session, or it is among the cookies that
+            // were not tried. The browser asks again after a server error.
+            return empty(StatusCode::SERVICE_UNAVAILABLE);
+        }
+        let bound = sessions.iter().find(|record| record.payload().device_binding() != Ok(None));
+        if bound.is_some() && Binder::has_unreadable_identifier(fields) {
+            // A newer release has given it to the browser.
+            return empty(StatusCode::SERVICE_UNAVAILABLE);
+        }
+        let refusal = match bound {
+            None => ProofRefusal::NoSession,
+            // The browser asks about another session of its, which has ended since.
+            Some(_) if has_identifier => ProofRefusal::OtherBinding,
+            Some(_) => ProofRefusal::Malformed,
+        };
+        // After a logout, or after a login of another user, browsers ask once more for the previous binding. They have
+        // proved nothing wrong.
+        if Binder::has_proof(fields) {
+            let id = bound.or_else(|| sessions.first()).map(Record::id);
+            self.report_refusal(id, refusal);
+        }
+        refused(refusal)
     }
 
     /// Returns the authentic sessions of the request that count. `session` is the loaded session.
