@@ -25,13 +25,13 @@ pub(crate) struct DeviceEvidence {
     /// The session, if nothing showed that.
     lapsed: OnceLock<Record>,
     /// The request is about to show it: an honest browser sends it without a bound cookie.
-    is_refresh: AtomicBool,
+    expects_proof: AtomicBool,
     /// The browser says that it could not refresh the bound cookie, or was not allowed to.
     lacks_refresh: bool,
     /// A cookie of the request may hold a session that this host cannot judge.
     has_unjudged: AtomicBool,
     /// The session to which the request answers an offer.
-    offered_to: OnceLock<SessionId>,
+    expected_session: OnceLock<SessionId>,
     /// Why the session could not be loaded, before the handler asked for it.
     failure: Mutex<Option<Error>>,
 }
@@ -73,12 +73,12 @@ impl DeviceEvidence {
     /// Notes the session to which the request answers an offer.
     pub(super) fn expect_session(&self, id: SessionId) {
         // A request answers one offer.
-        let _ = self.offered_to.set(id);
+        let _ = self.expected_session.set(id);
     }
 
     /// Returns the session to which the request answers an offer.
     pub(super) fn expected_session(&self) -> Option<SessionId> {
-        self.offered_to.get().copied()
+        self.expected_session.get().copied()
     }
 
     /// Keeps the reason why the session could not be loaded, for the handler.
@@ -93,12 +93,12 @@ impl DeviceEvidence {
 
     /// Notes that the request is one of those by which a device shows that it is there.
     pub(super) fn expect_proof(&self) {
-        self.is_refresh.store(true, Ordering::Relaxed);
+        self.expects_proof.store(true, Ordering::Relaxed);
     }
 
     /// Takes [`expect_proof`](Self::expect_proof) back: the request is passed on to the handler.
     pub(super) fn expect_no_proof(&self) {
-        self.is_refresh.store(false, Ordering::Relaxed);
+        self.expects_proof.store(false, Ordering::Relaxed);
     }
 
     /// Notes why a cookie of the request was refused.
@@ -120,7 +120,7 @@ impl DeviceEvidence {
     /// Notes that nothing showed that the request comes from the device of `session`. Returns true if that is news: the
     /// first time, unless the request is about to show it.
     pub(super) fn note_lapse(&self, session: &Record) -> bool {
-        self.lapsed.set(session.clone()).is_ok() && !self.is_refresh.load(Ordering::Relaxed)
+        self.lapsed.set(session.clone()).is_ok() && !self.expects_proof.load(Ordering::Relaxed)
     }
 
     /// Returns the bound session that the request brought without a proof.
