@@ -13,11 +13,17 @@ use crate::event::{EventKind, Operation, Refusal};
 use crate::session::{Recency, Record};
 use crate::store::{LoadFuture, StoreFuture};
 
-/// The result of opening the cookies of a request.
-pub(super) enum OpenResult<'a> {
+/// The reason why the cookies of a request are not opened.
+pub(super) enum Stop<'a> {
     /// Another task has loaded the session meanwhile.
     Loaded(&'a Loaded),
-    Opened(OpenedCookies),
+    Failed(Error),
+}
+
+impl From<Error> for Stop<'_> {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
 }
 
 /// The contents of the cookies of a request.
@@ -56,14 +62,6 @@ struct Tries {
     reported: usize,
 }
 
-/// The result of opening one cookie.
-enum OpenedCookie<'a> {
-    /// Another task has loaded the session meanwhile.
-    Loaded(&'a Loaded),
-    Opened(Candidate),
-    Refused(RefusedCookie),
-}
-
 /// A cookie that leads to no session which this request can use.
 struct RefusedCookie {
     refusal: Refusal,
@@ -89,7 +87,7 @@ impl Slot {
         &'a self,
         now: Timestamp,
         permit: &mut Option<SemaphorePermit<'a>>,
-    ) -> Result<OpenResult<'a>, Error> {
+    ) -> Result<OpenedCookies, Stop<'a>> {
         let config = self.connection.config();
         let retired = config.cookie.retired_cookies();
         let mut opened = OpenedCookies {
@@ -124,9 +122,8 @@ impl Slot {
                 let assemblies = found.assemblies(head, |number| chunk_size(cookie_name, number));
                 let signatures = tries.signatures;
                 match self.open_cookie(name, found, assemblies, &mut tries, now, permit).await? {
-                    OpenedCookie::Loaded(loaded) => return Ok(OpenResult::Loaded(loaded)),
-                    OpenedCookie::Opened(candidate) => opened.candidates.push(candidate),
-                    OpenedCookie::Refused(refused) => self.note_refused(&mut opened, refused),
+                    Ok(candidate) => opened.candidates.push(candidate),
+                    Err(refused) => self.note_refused(&mut opened, refused),
                 }
                 // A cookie that counts against the limits counts once, in however many scopes it is.
                 if tries.signatures > signatures {
@@ -137,7 +134,7 @@ impl Slot {
         // Chunks without a first one may be planted or left behind, so they do not show that a session is dead.
         opened.all_dead &= heads > 0;
         self.remember(opened.candidates.as_slice(), now);
-        Ok(OpenResult::Opened(opened))
+        Ok(opened)
     }
 
     /// Opens one cookie. Of the ways to join its chunks, the first authentic one counts.
@@ -149,7 +146,7 @@ impl Slot {
         tries: &mut Tries,
         now: Timestamp,
         permit: &mut Option<SemaphorePermit<'a>>,
-    ) -> Result<OpenedCookie<'a>, Error> {
+    ) -> Result<Result<Candidate, RefusedCookie>, Stop<'a>> {
         let mut joined = Vec::new();
         let mut first = None;
         let mut counted = false;
@@ -173,10 +170,7 @@ impl Slot {
                     Ok(answer) => self.report_failure(answer)?,
                     Err(loading) => {
                         waited = true;
-                        match self.wait_for_store(loading, permit).await? {
-                            Ok(outcome) => outcome,
-                            Err(loaded) => return Ok(OpenedCookie::Loaded(loaded)),
-                        }
+                        self.wait_for_store(loading, permit).await?
                     }
                 },
             };
@@ -189,9 +183,7 @@ impl Slot {
                 tries.signatures += 1;
             }
             let refusal = match outcome {
-                Ok(record) => {
-                    return Ok(OpenedCookie::Opened(Candidate { record, assembly, recalled, retired: name }));
-                }
+                Ok(record) => return Ok(Ok(Candidate { record, assembly, recalled, retired: name })),
                 Err(refusal) => refusal,
             };
             // Joined in another way, the token may be authentic. Any other reason holds for each token that begins the same
@@ -212,7 +204,7 @@ impl Slot {
         if !by_form || tries.reported <= MAX_CANDIDATES {
             self.emit(refused.event);
         }
-        Ok(OpenedCookie::Refused(RefusedCookie { exhausted, ..refused }))
+        Ok(Err(RefusedCookie { exhausted, ..refused }))
     }
 
     /// Describes the cookie of `token`, which the store has refused.
@@ -240,7 +232,6 @@ impl Slot {
             _ => opened.unusable.extend(refused.token),
         }
         opened.all_dead &= refusal.removes_cookie();
-        #[cfg(feature = "device-bound")]
         self.device.note_refusal(refusal);
         // Other servers on `localhost` use this name, too, and the backend does not know their tokens.
         let is_strange = refusal == Refusal::UnknownId && self.connection.config().has_shared_name;
@@ -271,17 +262,16 @@ impl Slot {
         }
     }
 
-    /// Waits for the store. The outer `Err` is a failure of the store. The inner `Err` is a session that another task has
-    /// loaded meanwhile.
+    /// Waits for the store, unless another task loads the session meanwhile.
     async fn wait_for_store<'a>(
         &'a self,
         loading: LoadFuture,
         permit: &mut Option<SemaphorePermit<'a>>,
-    ) -> Result<Result<Result<Record, Refusal>, &'a Loaded>, Error> {
+    ) -> Result<Result<Record, Refusal>, Stop<'a>> {
         if permit.is_none() {
             *permit = self.permit.acquire().await.ok();
             if let Some(loaded) = self.loaded.get() {
-                return Ok(Err(loaded));
+                return Err(Stop::Loaded(loaded));
             }
         }
         let config = self.connection.config();
@@ -290,7 +280,7 @@ impl Slot {
         if let Some(stopwatch) = stopwatch {
             stopwatch.stop(config, answer.is_ok());
         }
-        self.report_failure(answer).map(Ok)
+        Ok(self.report_failure(answer)?)
     }
 
     /// Emits the event about a store that failed.

@@ -1,20 +1,78 @@
-//! One connection through the relay: what arrives from one side is due at the other after the latency.
+//! One connection through a relay, and the state that all of them share. Bytes of one side are due at the other after the latency.
 
+use std::collections::VecDeque;
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
-use super::{Cut, State};
+use super::cut::Cut;
 use crate::lock::lock;
 
 /// How often a silent connection whose one half has ended looks whether it is heard again.
 const LISTEN_EVERY: Duration = Duration::from_millis(1);
+
+/// The part that the connections of a relay share: its settings, and what they have done so far.
+pub(super) struct State {
+    /// The addresses of the server, tried in this order.
+    pub(super) targets: Vec<SocketAddr>,
+    pub(super) latency_micros: AtomicU64,
+    /// The longest piece in which bytes are passed on.
+    pub(super) piece_len: AtomicUsize,
+    /// No bytes pass on connections with this number or a lower one.
+    pub(super) silent_until: AtomicU64,
+    pub(super) all_silent: AtomicBool,
+    pub(super) resets: AtomicBool,
+    pub(super) opened: AtomicU64,
+    pub(super) open: Mutex<Vec<Weak<Carried>>>,
+    pub(super) requests: AtomicUsize,
+    /// The highest round trip whose reply a client has received.
+    pub(super) round_trips: AtomicU64,
+    /// The connection of one request in so many is cut. 0 if none is.
+    pub(super) cut_one_in: AtomicU64,
+    pub(super) random: AtomicU64,
+    pub(super) cuts: Mutex<VecDeque<(Vec<u8>, Cut)>>,
+    pub(super) ended: AtomicBool,
+}
+
+impl State {
+    pub(super) fn cuts(&self) -> MutexGuard<'_, VecDeque<(Vec<u8>, Cut)>> {
+        lock(&self.cuts)
+    }
+
+    /// Returns the connections that are open.
+    pub(super) fn open(&self) -> Vec<Arc<Carried>> {
+        let mut open = lock(&self.open);
+        open.retain(|carried| carried.strong_count() > 0);
+        open.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Takes the cut that is meant for a request of these bytes.
+    fn cut_for(&self, bytes: &[u8]) -> Option<Cut> {
+        let one_in = self.cut_one_in.load(Ordering::SeqCst);
+        if one_in > 0 && self.random() % one_in == 0 {
+            let place = usize::try_from(self.random() % Cut::AT_RANDOM.len() as u64).unwrap_or_default();
+            return Cut::AT_RANDOM.get(place).copied();
+        }
+        let mut cuts = self.cuts();
+        let (wanted, _) = cuts.front()?;
+        let found = wanted.is_empty() || bytes.windows(wanted.len()).any(|window| window == wanted);
+        if found { cuts.pop_front().map(|(_, cut)| cut) } else { None }
+    }
+
+    /// splitmix64.
+    fn random(&self) -> u64 {
+        let mut z = self.random.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed);
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+}
 
 /// One connection that the relay carries, by two threads for each direction.
 pub(super) struct Carried {

@@ -1,37 +1,19 @@
 //! A relay before a server, for tests of faulty networks: latency, silence, pieces, cuts and resets.
 
 mod carried;
+mod cut;
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use self::carried::Carried;
-use crate::lock::lock;
+pub use self::cut::Cut;
 
-/// The point at which a [`Relay`] cuts a connection, for [`Relay::cut_next`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Cut {
-    /// Before the request: the server never sees it.
-    BeforeRequest,
-    /// After the request, before its reply: the server has executed it, but the client does not know.
-    BeforeReply,
-    /// In the middle of the reply.
-    InReply,
-    /// Like [`BeforeReply`](Self::BeforeReply), but the client's connection is reset (TCP RST) instead of closed.
-    Reset,
-}
-
-impl Cut {
-    /// The cuts of [`Relay::cut_one_in`].
-    const AT_RANDOM: [Self; 3] = [Self::BeforeRequest, Self::BeforeReply, Self::InReply];
-}
+use self::carried::{Carried, State};
 
 /// A relay on a separate port that carries bytes to a server and back, and misbehaves on command.
 ///
@@ -79,29 +61,6 @@ impl Cut {
 pub struct Relay {
     address: SocketAddr,
     state: Arc<State>,
-}
-
-/// What the connections of a relay share: how it is to behave, and what has happened so far.
-struct State {
-    /// The addresses of the server, tried in this order.
-    targets: Vec<SocketAddr>,
-    latency_micros: AtomicU64,
-    /// The longest piece in which bytes are passed on.
-    piece_len: AtomicUsize,
-    /// No bytes pass on connections with this number or a lower one.
-    silent_until: AtomicU64,
-    all_silent: AtomicBool,
-    resets: AtomicBool,
-    opened: AtomicU64,
-    open: Mutex<Vec<Weak<Carried>>>,
-    requests: AtomicUsize,
-    /// The highest round trip whose reply a client has received.
-    round_trips: AtomicU64,
-    /// The connection of one request in so many is cut. 0 if none is.
-    cut_one_in: AtomicU64,
-    random: AtomicU64,
-    cuts: Mutex<VecDeque<(Vec<u8>, Cut)>>,
-    ended: AtomicBool,
 }
 
 impl Relay {
@@ -273,40 +232,6 @@ impl Drop for Relay {
 impl fmt::Debug for Relay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Relay").field("address", &self.address).finish_non_exhaustive()
-    }
-}
-
-impl State {
-    fn cuts(&self) -> MutexGuard<'_, VecDeque<(Vec<u8>, Cut)>> {
-        lock(&self.cuts)
-    }
-
-    /// Returns the connections that are open.
-    fn open(&self) -> Vec<Arc<Carried>> {
-        let mut open = lock(&self.open);
-        open.retain(|carried| carried.strong_count() > 0);
-        open.iter().filter_map(Weak::upgrade).collect()
-    }
-
-    /// Takes the cut that is meant for a request of these bytes.
-    fn cut_for(&self, bytes: &[u8]) -> Option<Cut> {
-        let one_in = self.cut_one_in.load(Ordering::SeqCst);
-        if one_in > 0 && self.random() % one_in == 0 {
-            let place = usize::try_from(self.random() % Cut::AT_RANDOM.len() as u64).unwrap_or_default();
-            return Cut::AT_RANDOM.get(place).copied();
-        }
-        let mut cuts = self.cuts();
-        let (wanted, _) = cuts.front()?;
-        let found = wanted.is_empty() || bytes.windows(wanted.len()).any(|window| window == wanted);
-        if found { cuts.pop_front().map(|(_, cut)| cut) } else { None }
-    }
-
-    /// splitmix64.
-    fn random(&self) -> u64 {
-        let mut z = self.random.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed);
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
     }
 }
 
