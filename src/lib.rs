@@ -70,7 +70,7 @@
 //! | renew | move the idle deadline, because the session was used |
 //! | regenerate | give a session a new token and a new id |
 //! | subject | the user whom `login` bound a session to |
-//! | entry | the record of one session in a server-side store |
+//! | entry | the bytes of one session in a server-side store |
 //! | session list | the list of a subject's sessions, which server-side stores keep |
 //! | flash value | a value for the next page, which is read once |
 //! | label | a name by which sessions in cookies can be ended later |
