@@ -13,7 +13,7 @@ use crate::clock::Timestamp;
 use crate::crypto::ServerToken;
 use crate::error::Error;
 use crate::id::EntryId;
-use crate::join::join_all;
+use crate::join::{join, join_all};
 use crate::session::{Record, SessionId};
 use crate::store::backend::EVEN_IF_EXPIRED;
 use crate::store::{Backend, Replaced, Stored};
@@ -163,6 +163,25 @@ impl<B: Backend> Inner<B> {
             }
             entry = present;
         }
+    }
+
+    /// Ends a session that failed to begin, without waiting long for it. Its place on the list would count at the next login. Each step
+    /// may have been carried out although its reply was lost.
+    pub(super) async fn give_up(
+        self: &Arc<Self>,
+        subject: String,
+        id: SessionId,
+        key: EntryId,
+        now: Timestamp,
+    ) {
+        let inner = Arc::clone(self);
+        let ending = OptionalWork::new(async move {
+            let forget = |list: &mut SessionList| list.remove(&[id]);
+            // The entry may be on a server that hangs. No client has its token, so it need not be on the list.
+            let unlisting = inner.edit(&subject, now, IfUnreadable::IsAnError, None, forget);
+            let _ = join(inner.backend.delete(key), unlisting).await;
+        });
+        ending.finish(self.backend.__patience()).await;
     }
 
     /// Takes a session that has ended off its subject's list.

@@ -99,19 +99,9 @@ struct Predecessor {
     id: SessionId,
     /// True if the new session does not begin unless this one is on the session list.
     must_be_listed: bool,
-    surplus: Surplus,
-}
-
-/// When the sessions end that a subject has beyond the limit.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Surplus {
-    /// At the next login: a session that is given another token or another place ends no other.
-    Stays,
-    /// Before the new session is stored.
-    EndsFirst,
-    /// Once the new session has replaced its predecessor: of several requests at once, only one does that. A login that is refused
-    /// is refused before.
-    EndsLast,
+    /// True if the new session is that of a login, which counts at the session limit. A session that is given another token or another
+    /// place is not refused, and ends no other.
+    is_login: bool,
 }
 
 /// The entry that a write is to replace, and when that was written.

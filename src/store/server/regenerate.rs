@@ -6,9 +6,7 @@ use super::conflict_queue::Conflicts;
 use super::end::{LastRead, Leaves};
 use super::format::EntryValue;
 use super::optional::OptionalWork;
-use super::{
-    Expected, Inner, Predecessor, SaveAttempt, Surplus, ended_or_stored, entry_of_record, seen, stored,
-};
+use super::{Expected, Inner, Predecessor, SaveAttempt, ended_or_stored, entry_of_record, seen, stored};
 use crate::clock::Timestamp;
 use crate::error::Error;
 use crate::id::EntryId;
@@ -63,8 +61,8 @@ impl<B: Backend> Inner<B> {
         changes: &Changes,
         now: Timestamp,
     ) -> Result<Saved, Error> {
-        let payload = changes.apply(None)?;
-        let begun = self.create(now, payload, Some(base.recency()), None, now).await?;
+        let payload = changes.replay(None)?;
+        let begun = self.create(payload, Some(base.recency()), now).await?;
         if begun.is_some() {
             // Where another call is ending it, it may be there still. The browser no longer has its token.
             let _ = self.supersede(base, now).await;
@@ -97,7 +95,7 @@ impl<B: Backend> Inner<B> {
         // The absolute timeout begins anew when a user authenticates (NIST SP 800-63B-4 section 5.2).
         let created = changes.beginning(base, now);
         let mut conflicts = Conflicts::new(self.queues.of(base.id()), &*self.backend);
-        let surplus = if changes.logs_in() { Surplus::EndsLast } else { Surplus::Stays };
+        let is_login = changes.logs_in();
         let mut known = None;
         loop {
             let keeps_subject = base.payload().subject() == payload.subject();
@@ -108,7 +106,7 @@ impl<B: Backend> Inner<B> {
             {
                 // At the session limit this may end another session, and wait for a permit of that one.
                 conflicts.release();
-                let predecessor = Predecessor { id: base.id(), must_be_listed, surplus };
+                let predecessor = Predecessor { id: base.id(), must_be_listed, is_login };
                 let (after, from) = (Some(expected.written), &expected.entry.value);
                 let Some(begun) =
                     self.begin(created, payload, after, Some(predecessor), Some(from), now).await?
@@ -129,9 +127,9 @@ impl<B: Backend> Inner<B> {
                 Replaced::Done => {
                     self.unlist(base, now).await;
                     let Some(new) = new.clone() else { return Ok(Saved::Removed) };
-                    if let Some(known) = known.filter(|_| surplus == Surplus::EndsLast) {
+                    if let Some(known) = known.filter(|_| is_login) {
                         conflicts.release();
-                        self.end_surplus(&new, known, base.id(), now).await;
+                        self.end_surplus(&new, known, Some(base.id()), now).await;
                     }
                     return stored(new, conflicts.count());
                 }
@@ -160,17 +158,21 @@ impl<B: Backend> Inner<B> {
         new: &mut Option<Record>,
     ) -> Result<Saved, Error> {
         let payload = changes.apply(None)?;
-        let saved = if payload.is_empty() {
-            Saved::Removed
-        } else {
-            let predecessor =
-                Predecessor { id: base.id(), must_be_listed: false, surplus: Surplus::EndsFirst };
+        let mut known = None;
+        if !payload.is_empty() {
+            let predecessor = Predecessor { id: base.id(), must_be_listed: false, is_login: true };
             let after = Some(base.recency());
-            *new = self.create(now, payload, after, Some(predecessor), now).await?;
-            ended_or_stored(new.clone())?
-        };
+            let Some(begun) = self.begin(now, payload, after, Some(predecessor), None, now).await? else {
+                return Ok(Saved::Ended);
+            };
+            (*new, known) = (Some(begun.record), begun.known);
+        }
         self.end_with_successors(LastRead::of(base)?, Leaves::Tombstones, None, now).await?;
-        Ok(saved)
+        let Some(new) = new.clone() else { return Ok(Saved::Removed) };
+        if let Some(known) = known {
+            self.end_surplus(&new, known, Some(base.id()), now).await;
+        }
+        stored(new, 0)
     }
 
     /// Returns the tombstone for a session whose browser was given another token. It lets a repeated step, whose reply

@@ -54,17 +54,20 @@ impl<B: Backend> Inner<B> {
         Ok(Stored { value, expires: self.config.deadline(created, payload, now) })
     }
 
-    /// [Begins](Self::begin) a session whose values are those of no stored session here.
+    /// [Begins](Self::begin) a session that replaces none. Returns `None` if the subject's sessions were ended meanwhile.
     pub(super) async fn create(
         self: &Arc<Self>,
-        created: Timestamp,
         payload: Payload,
         after: Option<Recency>,
-        instead_of: Option<Predecessor>,
         now: Timestamp,
     ) -> Result<Option<Record>, Error> {
-        let begun = self.begin(created, payload, after, instead_of, None, now).await?;
-        Ok(begun.map(|begun| begun.record))
+        let Some(Begun { record, known }) = self.begin(now, payload, after, None, None, now).await? else {
+            return Ok(None);
+        };
+        if let Some(known) = known {
+            self.end_surplus(&record, known, None, now).await;
+        }
+        Ok(Some(record))
     }
 
     /// Stores a new session, under a new token. A session of a subject is first entered in the subject's session list,
@@ -88,15 +91,29 @@ impl<B: Backend> Inner<B> {
             let id = session_id(&token);
             let key = entry_of_token(&token);
             let entry = self.encode(key, created, &payload, from, written, now)?;
-            if let Some(subject) = &subject {
-                // A login that cannot be stored must not take a place on the list, nor end another session.
+            // A login that cannot be stored must not take a place on the list.
+            if subject.is_some() {
                 self.backend.__check_len(entry.value.len())?;
-                let until = self.config.latest_deadline(created);
-                if !self.enter(subject, id, instead_of, until, now).await? {
-                    return Ok(None);
-                }
             }
-            if self.backend.create(key, entry.clone(), now).await? {
+            let until = self.config.latest_deadline(created);
+            let storing = async {
+                if let Some(subject) = &subject {
+                    if !self.enter(subject, id, instead_of, until, now).await? {
+                        return Ok(None);
+                    }
+                }
+                self.backend.create(key, entry.clone(), now).await.map(Some)
+            };
+            let is_stored = match (storing.await, &subject) {
+                (Ok(None), _) => return Ok(None),
+                (Ok(Some(is_stored)), _) => is_stored,
+                (Err(error), Some(subject)) if error.is_unavailable() => {
+                    self.give_up(subject.clone(), id, key, now).await;
+                    return Err(error);
+                }
+                (Err(error), _) => return Err(error),
+            };
+            if is_stored {
                 let Stored { value, expires } = entry;
                 let origin =
                     Origin::Stored { token, value, deadline: expires, lifetime: EntryLifetime::NotDecoded };
@@ -128,7 +145,11 @@ impl<B: Backend> Inner<B> {
             if payload.is_empty() {
                 return Ok(Saved::Removed);
             }
-            let created = Box::pin(self.create(now, payload, changes.after(), None, now)).await?;
+            let mut created = Box::pin(self.create(payload.clone(), changes.after(), now)).await?;
+            if created.is_none() && changes.logs_in() {
+                // The sessions of its user were ended meanwhile, or their list was lost: it happens after that.
+                created = Box::pin(self.create(payload, changes.after(), now)).await?;
+            }
             return ended_or_stored(created);
         };
         if changes.is_empty() && !self.has_other_lifetime(&base, now) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Predecessor, ServerStore, SubjectSession, Surplus, ended_or_stored, token_of};
+use super::{Predecessor, ServerStore, SubjectSession, ended_or_stored, token_of};
 use crate::clock::{MAX_CLOCK_SKEW, Timestamp};
 use crate::config::Config;
 use crate::event::Refusal;
@@ -145,12 +145,22 @@ impl<B: Backend> Verbs for ServerStore<B> {
                 return Ok(Saved::Removed);
             }
             // On no list of this store: where it is taken from has others.
-            let surplus = if changes.logs_in() { Surplus::EndsFirst } else { Surplus::Stays };
-            let predecessor = Predecessor { id: record.id(), must_be_listed: false, surplus };
-            inner
-                .create(created, payload, Some(record.recency()), Some(predecessor), now)
-                .await
-                .and_then(ended_or_stored)
+            let is_login = changes.logs_in();
+            let predecessor = Predecessor { id: record.id(), must_be_listed: false, is_login };
+            let after = Some(record.recency());
+            let begun = inner.begin(created, payload, after, Some(predecessor), None, now).await?;
+            ended_or_stored(begun.map(|begun| begun.record))
+        })
+    }
+
+    fn end_surplus(&self, login: Record, now: Timestamp) -> StoreFuture<()> {
+        let inner = Arc::clone(&self.inner);
+        StoreFuture::boxed(async move {
+            if let Some(subject) = inner.listed_subject(login.payload()) {
+                let known = inner.known(&subject, now).await?;
+                inner.end_surplus(&login, known, None, now).await;
+            }
+            Ok(())
         })
     }
 

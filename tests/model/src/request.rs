@@ -457,7 +457,10 @@ impl Program {
 
     /// `Inner::save` of a login, without a base.
     fn log_in(self, io: &mut Io) -> Step<Answer> {
-        let created = self.create(io, None, self.logged_in(None), None)?;
+        let mut created = self.create(io, None, self.logged_in(None), None)?;
+        if created.is_none() {
+            created = self.create(io, None, self.logged_in(None), None)?;
+        }
         Ok(created.map_or(Answer::Ended, |record| Answer::Stored(record.token)))
     }
 
@@ -635,11 +638,11 @@ impl Program {
 
     /// `Inner::log_in_anew`.
     fn log_in_anew(self, io: &mut Io, base: Record) -> Step<Answer> {
-        let answer = self.log_in(io)?;
-        if answer.stored().is_some() {
+        let created = self.create(io, None, self.logged_in(None), None)?;
+        if created.is_some() {
             or_not(self.supersede(io, base).map(drop))?;
         }
-        Ok(answer)
+        Ok(created.map_or(Answer::Ended, |record| Answer::Stored(record.token)))
     }
 
     /// `Inner::withdraw`.
@@ -709,7 +712,8 @@ impl Program {
                 return false;
             }
             if !list.names(token) {
-                list.0.insert(replaced.map_or(list.0.len(), |at| at + 1), (token, false));
+                let place = replaced.filter(|_| self.deed != Deed::Login).map_or(list.0.len(), |at| at + 1);
+                list.0.insert(place, (token, false));
             }
             true
         })?;

@@ -100,7 +100,7 @@ fn put(key: &str) -> Changes {
 
 fn session_of_ada(inner: &Arc<Inner<Slow>>) -> Record {
     let values = payload(b"\x81\xa2\x01s\xa3ada");
-    run(inner.create(NOW, values, None, None, NOW)).unwrap().unwrap()
+    run(inner.create(values, None, NOW)).unwrap().unwrap()
 }
 
 fn poll<F: Future + ?Sized>(future: &mut Pin<Box<F>>) -> Poll<F::Output> {
@@ -111,7 +111,7 @@ fn poll<F: Future + ?Sized>(future: &mut Pin<Box<F>>) -> Poll<F::Output> {
 #[test]
 fn a_save_waits_for_a_permit_as_long_as_a_step_takes() {
     let inner = inner(Slow::default(), &system_random());
-    let base = run(inner.create(NOW, payload(b"\x81\xa1a\x01"), None, None, NOW)).unwrap().unwrap();
+    let base = run(inner.create(payload(b"\x81\xa1a\x01"), None, NOW)).unwrap().unwrap();
     run(inner.save(Some(base.clone()), &put("b"), NOW)).unwrap();
     let (holder, waiting) = (put("c"), put("d"));
     let mut holder = Box::pin(inner.save(Some(base.clone()), &holder, NOW));

@@ -27,7 +27,7 @@ fn worlds() -> [(World, bool); 2] {
 }
 
 fn begin(store: &World) -> Record {
-    run(store.inner.create(NOW, payload(ADA), None, None, NOW)).unwrap().unwrap()
+    run(store.inner.create(payload(ADA), None, NOW)).unwrap().unwrap()
 }
 
 /// Seals a value as a release does that has other kinds.

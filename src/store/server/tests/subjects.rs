@@ -151,7 +151,7 @@ fn store() -> (Arc<Obstructed>, ServerStore<Arc<Obstructed>>) {
 
 fn try_login(store: &ServerStore<Arc<Obstructed>>) -> Result<Record, Error> {
     let session = payload(b"\x81\xa2\x01s\xa3ada");
-    run(store.inner.create(NOW, session, None, None, NOW)).map(Option::unwrap)
+    run(store.inner.create(session, None, NOW)).map(Option::unwrap)
 }
 
 fn login(store: &ServerStore<Arc<Obstructed>>) -> Record {
@@ -337,7 +337,7 @@ fn thousands_of_sessions_are_loaded_together_with_their_lists() {
             let [high, low] = user.to_be_bytes();
             let values = [b"\x81\xa2\x01s\xa4us".as_slice(), &[b'a' + high, low & 0x7f]].concat();
             let values = Payload::parse(Bytes::from(values)).unwrap();
-            run(store.inner.create(NOW, values, None, None, NOW)).unwrap().unwrap()
+            run(store.inner.create(values, None, NOW)).unwrap().unwrap()
         })
         .collect();
     let mut in_two_steps = [0, 0];

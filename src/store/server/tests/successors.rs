@@ -75,7 +75,7 @@ fn sealed() -> World {
 }
 
 fn begin(store: &World, values: &'static [u8]) -> Record {
-    run(store.inner.create(NOW, payload(values), None, None, NOW)).unwrap().unwrap()
+    run(store.inner.create(payload(values), None, NOW)).unwrap().unwrap()
 }
 
 fn login(subject: &'static [u8]) -> Changes {
