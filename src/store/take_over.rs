@@ -45,7 +45,7 @@ pub(super) async fn take_over(
     };
     match (&moved, login) {
         (Saved::Ended, Some(mut login)) => {
-            // Its values are not those that were computed from the session that has ended.
+            // Nothing is taken over from the session that has ended, nor what was computed from its values.
             Arc::make_mut(&mut login).outdate();
             new.save(None, login, now).await
         }

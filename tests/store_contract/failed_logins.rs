@@ -195,7 +195,7 @@ const KIOSK: Act = |session| {
     session.set_lifetime(Lifetime::until_browser_closes().idle_timeout(Duration::from_secs(120)))
 };
 
-/// T35. What the handler sets is in the session that its login begins, even if the former session had the same.
+/// T35. The values that a handler sets are in the session that its login begins, even if the former session had the same.
 #[test]
 fn t35_a_login_whose_session_has_ended_keeps_all_that_its_handler_sets() {
     let end: [fn(&World, &Jar); 3] = [

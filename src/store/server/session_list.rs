@@ -82,8 +82,8 @@ impl SessionList {
         self.entries.iter().filter(|entry| !entry.ending)
     }
 
-    /// Returns the sessions among these up to the login `id`: those that were there when it was entered. If it is not on the list, it
-    /// comes last. The order of the list decides, because hosts and seconds disagree on times.
+    /// Returns the sessions among these up to the login `id`, which was entered after the others. If it is not on the list, it comes
+    /// last. The order of the list decides, because hosts and seconds disagree on times.
     pub(crate) fn live_up_to(&self, id: SessionId) -> impl Iterator<Item = &ListedSession> {
         let own = self.entries.iter().position(|entry| entry.id == id);
         let count = own.map_or(self.entries.len(), |at| at + 1);
