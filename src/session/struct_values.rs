@@ -182,6 +182,18 @@ mod tests {
         .unwrap();
     }
 
+    /// Otherwise no example and none of these tests would check anything.
+    #[test]
+    fn examples_are_run() {
+        let mut runs = 0;
+        __example(|_| {
+            runs += 1;
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(runs, 1);
+    }
+
     /// A field that the struct leaves out is absent afterwards, and not the value from before.
     #[test]
     fn b19_a_skipped_field_does_not_keep_its_former_value() {
@@ -269,6 +281,7 @@ mod tests {
             some_none: Option<Option<u8>>,
             none: Option<()>,
             json: serde_json::Value,
+            city: String,
         }
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
         struct Outer {
@@ -294,7 +307,13 @@ mod tests {
             others: BTreeMap<String, serde_json::Value>,
         }
         let json = serde_json::Value::Null;
-        let inner = Inner { some_unit: Some(()), some_none: Some(None), none: None, json: json.clone() };
+        let inner = Inner {
+            some_unit: Some(()),
+            some_none: Some(None),
+            none: None,
+            json: json.clone(),
+            city: "London".into(),
+        };
         let outer = Outer { some_unit_outside: Some(()), name: "Ada".into(), inner };
         let units = Units { inner: Unit { unit: (), none: None } };
         let map =
@@ -315,6 +334,22 @@ mod tests {
         __example(|session| {
             session.set_all(&map)?;
             assert_eq!(session.get_all()?, Some(map.clone()));
+            Ok(())
+        })
+        .unwrap();
+    }
+
+    #[test]
+    fn b19_a_nil_that_is_the_only_value_reads_back() {
+        #[derive(Debug, PartialEq, Serialize, Deserialize)]
+        struct Consent {
+            given: Option<()>,
+        }
+        __example(|session| {
+            session.set_all(&Consent { given: Some(()) })?;
+            assert_eq!(session.get_all()?, Some(Consent { given: Some(()) }));
+            session.set_all(&Consent { given: None })?;
+            assert_eq!(session.get_all::<Consent>()?, None, "there is no value at all");
             Ok(())
         })
         .unwrap();
