@@ -341,7 +341,14 @@ mod tests {
             assert!(forbid_storing(&mut headers), "{name}: {value}");
         }
         // Names that only look similar.
-        let similar = ["x-cache", "surrogate-key", "expires", "cache-controls", "akamai-cache-status", "x-flow-control"];
+        let similar = [
+            "x-cache",
+            "surrogate-key",
+            "expires",
+            "cache-controls",
+            "akamai-cache-status",
+            "x-flow-control",
+        ];
         for name in similar {
             let mut headers = headers(&CACHE_CONTROL, &["no-store"]);
             headers.insert(name, HeaderValue::from_static("600"));
