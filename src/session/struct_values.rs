@@ -355,6 +355,26 @@ mod tests {
         .unwrap();
     }
 
+    /// A struct may be in an `Option` or in a struct of its own.
+    #[test]
+    fn b19_a_skipped_field_of_a_wrapped_struct_is_deleted() {
+        #[derive(Serialize)]
+        struct Wrapped(Shop);
+        let shop = || Shop { user: None, cart: vec![], coupon: None };
+        let set: [fn(&Session, Shop) -> Result<(), Error>; 2] =
+            [|session, shop| session.set_all(&Some(shop)), |session, shop| session.set_all(&Wrapped(shop))];
+        for set in set {
+            __example(|session| {
+                set(session, Shop { user: Some("Ada".into()), ..shop() })?;
+                assert!(session.has("user"));
+                set(session, shop())?;
+                assert_eq!(session.keys(), ["cart"]);
+                Ok(())
+            })
+            .unwrap();
+        }
+    }
+
     /// A nil that was set with `set` reads as `None` if the field has no other reading.
     #[test]
     fn b19_a_nil_that_was_set_alone_is_none() {

@@ -266,6 +266,11 @@ mod tests {
         assert!(is_same_value(&[0x81, 0xa1, b'a', 1], &[0x81, 0xd9, 1, b'a', 1]));
         assert!(is_same_value(&[0x81, 5, 1], &[0x81, 0xcc, 5, 1]));
         assert!(!is_same_value(&[0x81, 5, 1], &[0x81, 0xcc, 6, 1]));
+        // Keys of other types, in another order.
+        let (yes, no) = ([0xc3, 1], [0xc2, 2]);
+        let map = |first: [u8; 2], other: [u8; 2]| [&[0x82][..], &first, &other].concat();
+        assert!(is_same_value(&map(yes, no), &map(no, yes)));
+        assert!(!is_same_value(&map(yes, [0xc0, 2]), &map(no, yes)));
     }
 
     #[test]

@@ -609,6 +609,48 @@ fn b8_a_session_that_was_only_read_leaves_a_token_in_the_response_alone() {
     });
 }
 
+/// The store cannot look up the token of another session that the response sets. A change that was to go there is not saved, which
+/// is an error. What was saved before yields to that token, and is reported if the client does not get it.
+#[test]
+fn b8_a_token_in_the_response_that_cannot_be_looked_up() {
+    for (saves, knows) in [(false, true), (true, true), (true, false)] {
+        on_server(|world| async move {
+            let other = world.jar().await;
+            let jar = if knows { world.jar().await } else { Jar::new() };
+            let line = format!("{}={}; Path=/; Secure", world.name(), other.get(world.name()).unwrap());
+            let (inner, passed_on) = (world.clone(), line.clone());
+            let mut browser = jar.clone();
+            let response = world.visit(&mut browser, move |ask| {
+                let (world, line) = (inner.clone(), passed_on.clone());
+                async move {
+                    let session = ask.session().await?;
+                    session.set("b", 2_u64)?;
+                    if saves {
+                        session.save().await?;
+                    }
+                    world.fail(&[Verb::Fetch]);
+                    Ok(Response::builder().header(SET_COOKIE, line).body(Body::default()).unwrap())
+                }
+            });
+            let response = response.await;
+            world.fail(&[]);
+            assert_eq!(response.status(), if saves { 200 } else { 503 });
+            let lost = saves && !knows;
+            assert_eq!(
+                world.events.take(),
+                if lost { &["store_failed", "dropped:other_session"][..] } else { &["store_failed"] }
+            );
+            if saves {
+                assert_eq!(set_cookies(response.headers()), [line]);
+            }
+            if knows {
+                assert_eq!(world.values(&jar).await.len(), if saves { 2 } else { 1 });
+            }
+            assert_eq!(world.values(&other).await, pairs(&[("a", 1)]));
+        });
+    }
+}
+
 /// A middleware that sends a request again may keep the extensions of the first one, whose session is closed.
 #[test]
 fn b8_a_request_with_the_extensions_of_an_earlier_one_has_a_session_of_its_own() {

@@ -1131,6 +1131,8 @@ fn r3_an_overtaken_request_does_not_fall_back_to_an_older_session() {
             // Sent after it, it has the new token, too.
             assert_eq!(send(&[tokens[0], &new, tokens[1]], "/look"), (None, "bob".to_owned()));
         }
+        clock.set(START + 2_050);
+        assert_eq!(send(&[&ada, &bob, &new], "/look"), (None, "bob".to_owned()), "it is as new as before");
         // Its logout ends all that it brought.
         assert_eq!(send(&[&ada, &bob], "/logout").1, "");
         clock.set(START + 2_070);

@@ -353,6 +353,30 @@ fn t26_a_login_that_cannot_enter_itself_ends_no_other_session() {
     assert_eq!(listed(&store), [one.id()]);
 }
 
+/// Logins of one second: each makes room only for those before it, so that two at once do not end each other.
+#[test]
+fn of_logins_in_one_second_the_earlier_ones_count_for_the_later() {
+    let mut list = session_list::SessionList::default();
+    let id = |number| SessionId::from_bytes([number; 16]);
+    let entry = |number, entered| session_list::ListedSession {
+        id: id(number),
+        entered,
+        until: Timestamp::MAX,
+        ending: false,
+    };
+    for number in [1, 2, 3] {
+        assert!(list.enter(entry(number, NOW), None));
+    }
+    let up_to = |list: &session_list::SessionList, number| -> Vec<SessionId> {
+        list.live_up_to(id(number)).map(|entry| entry.id).collect()
+    };
+    assert_eq!(up_to(&list, 2), [id(1), id(2)]);
+    assert_eq!(up_to(&list, 9), [id(1), id(2), id(3)], "it comes last");
+    // A new token is entered next to its predecessor, before a login that is older.
+    assert!(list.enter(entry(4, NOW.saturating_add(Duration::from_secs(9))), Some(id(1))));
+    assert_eq!(up_to(&list, 4), [id(1), id(4), id(2), id(3)]);
+}
+
 /// The session itself names its subject, and its deadline is that of the present options.
 #[test]
 fn t37_a_list_shows_neither_sessions_of_another_subject_nor_expired_ones() {
