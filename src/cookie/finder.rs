@@ -70,6 +70,17 @@ impl Assembly {
     }
 }
 
+/// The ways to join a token from chunks.
+pub(crate) struct Assemblies {
+    /// The ways to try, the likeliest first.
+    pub(crate) ways: SmallVec<[Assembly; 1]>,
+    /// There are further ways: too many, or too unlikely.
+    pub(crate) has_more: bool,
+}
+
+/// The number of chunks that may deviate from the likeliest way to join a token.
+const MAX_DEVIATIONS: usize = 2;
+
 impl CookieFinder {
     pub(crate) fn new(name: &CookieName) -> Self {
         Self {
@@ -219,19 +230,24 @@ impl FoundCookies {
     /// (RFC 6265bis section 5.8.3), so the first token that has an `n`-th chunk owns the first value under that name, the second
     /// one the second. But a chunk may have been planted or left behind, and a token may end with a full chunk. So ways that
     /// deviate from that in one place follow, then ways that deviate in two. Only the signature tells which is right.
-    pub(crate) fn assemblies(&self, head: usize, chunk: impl Fn(u8) -> usize) -> SmallVec<[Assembly; 1]> {
-        let mut assemblies = SmallVec::new();
-        let Some(piece) = self.heads.get(head) else { return assemblies };
+    pub(crate) fn assemblies(&self, head: usize, chunk: impl Fn(u8) -> usize) -> Assemblies {
+        let mut ways = SmallVec::new();
+        let Some(piece) = self.heads.get(head) else { return Assemblies { ways, has_more: false } };
         let alone = Assembly { head, tails: SmallVec::new() };
         if self.tails.is_empty() || piece.bytes().len() != chunk(0) {
-            assemblies.push(alone);
-            return assemblies;
+            ways.push(alone);
+            return Assemblies { ways, has_more: false };
         }
         let options = self.options(head, &chunk);
-        for deviations in 0..=2 {
-            self.extend(&options, &chunk, deviations, &mut alone.clone(), &mut assemblies);
+        for deviations in 0..=MAX_DEVIATIONS {
+            self.extend(&options, &chunk, deviations, &mut alone.clone(), MAX_ASSEMBLIES + 1, &mut ways);
         }
-        assemblies
+        let tried = ways.len().min(MAX_ASSEMBLIES);
+        // A way that deviates in even more chunks shows that there is one that deviates in just one more.
+        self.extend(&options, &chunk, MAX_DEVIATIONS + 1, &mut alone.clone(), tried + 1, &mut ways);
+        let has_more = ways.len() > tried;
+        ways.truncate(tried);
+        Assemblies { ways, has_more }
     }
 
     /// Returns which values may continue a token, for each further number. The value that `head` owns comes first.
@@ -270,16 +286,17 @@ impl FoundCookies {
         options
     }
 
-    /// Adds the ways to continue `assembly` that deviate from the likeliest in exactly `deviations` chunks.
+    /// Adds the ways to continue `assembly` that deviate from the likeliest in exactly `deviations` chunks, until there are `most`.
     fn extend(
         &self,
         options: &[SmallVec<[usize; 2]>; MAX_CHUNKS as usize],
         chunk: &impl Fn(u8) -> usize,
         deviations: usize,
         assembly: &mut Assembly,
-        assemblies: &mut SmallVec<[Assembly; 1]>,
+        most: usize,
+        ways: &mut SmallVec<[Assembly; 1]>,
     ) {
-        if assemblies.len() >= MAX_ASSEMBLIES {
+        if ways.len() >= most {
             return;
         }
         let next = assembly.tails.len() + 1;
@@ -291,13 +308,13 @@ impl FoundCookies {
         for (rank, place) in places.iter().enumerate() {
             let Some(left) = deviations.checked_sub(rank.min(1)) else { break };
             assembly.tails.push(*place);
-            self.extend(options, chunk, left, assembly, assemblies);
+            self.extend(options, chunk, left, assembly, most, ways);
             assembly.tails.pop();
         }
         // The token ends here, although it could continue.
         let stops = usize::from(!places.is_empty());
-        if deviations == stops && assemblies.len() < MAX_ASSEMBLIES {
-            assemblies.push(assembly.clone());
+        if deviations == stops && ways.len() < most {
+            ways.push(assembly.clone());
         }
     }
 
@@ -438,7 +455,7 @@ mod tests {
     /// Returns the tokens of the `head`-th value, if two characters fill a cookie.
     fn tokens(found: &FoundCookies, head: usize) -> Vec<String> {
         let mut joined = Vec::new();
-        let assemblies = found.assemblies(head, |_| 2);
+        let assemblies = found.assemblies(head, |_| 2).ways;
         let text = |assembly| String::from_utf8(found.token(assembly, &mut joined).to_vec()).unwrap();
         assemblies.iter().map(text).collect()
     }
@@ -493,6 +510,27 @@ mod tests {
         assert_eq!(tokens[0], "ab00000000000000");
         let distinct: std::collections::BTreeSet<_> = tokens.iter().collect();
         assert_eq!(distinct.len(), tokens.len());
+    }
+
+    #[test]
+    fn t60_ways_that_are_left_out_are_noticed() {
+        let twice = |numbers: std::ops::RangeInclusive<u8>| -> String {
+            numbers.map(|number| format!("; s.{number}=xx; s.{number}=yy")).collect()
+        };
+        let many = |count: u8| -> String { (10..10 + count).map(|n| format!("; s.1={n}")).collect() };
+        for (tails, ways, has_more) in [
+            (String::new(), 1, false),
+            ("; s.1=cd; s.2=e".to_owned(), 3, false),
+            (twice(1..=2), 7, false),
+            // Each of these chunks may be the planted one, all three at once too.
+            (twice(1..=3), 13, true),
+            (many(15), 16, false),
+            (many(16), 16, true),
+        ] {
+            let found = find("s", &[format!("s=ab{tails}").as_bytes()]);
+            let assemblies = found.assemblies(0, |_| 2);
+            assert_eq!((assemblies.ways.len(), assemblies.has_more), (ways, has_more), "{tails}");
+        }
     }
 
     /// A naive implementation: split, trim, compare.

@@ -29,7 +29,7 @@ pub use self::options::CookieOptions;
 
 #[cfg(feature = "device-bound")]
 pub(crate) use self::finder::COMPANIONS;
-pub(crate) use self::finder::{Assembly, CookieFinder, FoundCookies};
+pub(crate) use self::finder::{Assemblies, Assembly, CookieFinder, FoundCookies};
 pub(crate) use self::limits::{
     DEFAULT_MAX_CHUNKS, MAX_AGE_CAP, MAX_ASSEMBLIES, MAX_CANDIDATES, MAX_LOOKS, MAX_NAME_VALUE,
 };

@@ -86,7 +86,8 @@ pub enum EventKind<'a> {
         subjects_differ: bool,
     },
     /// A request carried more cookies of the session's name than are tried: more than four that could be authentic, or more
-    /// than 64 in all. Further cookies were ignored. No cookie is removed.
+    /// than 64 in all. Or its chunks can be joined in more ways than are tried: more than 16, or ways that differ from the likeliest
+    /// in more than two chunks. Further cookies and ways were ignored. No cookie is removed, unless the handler ends the session.
     TooManyCandidates,
     /// A session was opened with a key that no longer seals. Unless the handler fails or ends it, it is sealed with the
     /// sealing key on this response.

@@ -7,7 +7,9 @@ use super::brought_sessions::UnusedToken;
 use super::slot::{Loaded, Slot};
 use super::stopwatch::Stopwatch;
 use crate::clock::Timestamp;
-use crate::cookie::{Assembly, FoundCookies, MAX_ASSEMBLIES, MAX_CANDIDATES, RetiredCookie, chunk_size};
+use crate::cookie::{
+    Assemblies, Assembly, FoundCookies, MAX_ASSEMBLIES, MAX_CANDIDATES, RetiredCookie, chunk_size,
+};
 use crate::error::Error;
 use crate::event::{EventKind, Operation, Refusal};
 use crate::session::{Recency, Record};
@@ -142,7 +144,7 @@ impl Slot {
         &'a self,
         name: Option<usize>,
         found: &FoundCookies,
-        assemblies: SmallVec<[Assembly; 1]>,
+        assemblies: Assemblies,
         tries: &mut Tries,
         now: Timestamp,
         permit: &mut Option<SemaphorePermit<'a>>,
@@ -150,9 +152,9 @@ impl Slot {
         let mut joined = Vec::new();
         let mut first = None;
         let mut counted = false;
-        let mut exhausted = false;
+        let mut exhausted = assemblies.has_more;
         let mut waited = false;
-        for assembly in assemblies {
+        for assembly in assemblies.ways {
             if tries.signatures >= MAX_ASSEMBLIES {
                 exhausted = true;
                 break;
@@ -193,6 +195,7 @@ impl Slot {
                 first = Some(self.refused(refusal, token, now));
             }
             if !may_differ {
+                exhausted = false;
                 break;
             }
         }

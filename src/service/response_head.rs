@@ -275,6 +275,11 @@ mod tests {
             (&["no-cache=\"Set-Cookie, no-store\""], &["no-store"], true),
             (&["private=\"a\\\", no-store\""], &["no-store"], true),
             (&["x=\"a,b\", no-store"], &["x=\"a,b\", no-store"], false),
+            // Quoted, also after an escaped quote; and a backslash outside of quotes escapes nothing.
+            (&["no-cache=\"a, no-store, b\""], &["no-store"], true),
+            (&["x=\"a\\\", no-store, b\""], &["no-store"], true),
+            (&["x=\"a\\\\\", no-store"], &["x=\"a\\\\\", no-store"], false),
+            (&["x=\\, no-store"], &["x=\\, no-store"], false),
             (&["no-store-please"], &["no-store"], true),
             (&["must-understand, no-store, max-age=600"], &["no-store"], true),
             (&["no-store", "Must-Understand"], &["no-store"], true),
@@ -336,7 +341,15 @@ mod tests {
             assert!(forbid_storing(&mut headers), "{name}: {value}");
         }
         // Names that only look similar.
-        for name in ["x-cache", "surrogate-key", "expires", "cache-controls"] {
+        let similar = [
+            "x-cache",
+            "surrogate-key",
+            "expires",
+            "cache-controls",
+            "akamai-cache-status",
+            "x-flow-control",
+        ];
+        for name in similar {
             let mut headers = headers(&CACHE_CONTROL, &["no-store"]);
             headers.insert(name, HeaderValue::from_static("600"));
             assert!(!forbid_storing(&mut headers), "{name}");
@@ -360,5 +373,26 @@ mod tests {
         let mut headers = super::tests::headers(&SET_COOKIE, &["a=1"]);
         assert!(!replace_set_cookie(&mut headers, template.name(), ours));
         assert_eq!(values(&headers, &SET_COOKIE).len(), 3);
+    }
+
+    /// A line of the handler is replaced, also one that removes the cookie. So is a token of another session service, and not the
+    /// removal by one.
+    #[test]
+    fn t45_a_replaced_line_is_reported_unless_a_session_service_removed_the_cookie() {
+        let template = CookieOptions::development().name("s").validate().unwrap();
+        for (line, by_service, replaced) in [
+            ("s=old", false, true),
+            ("s=; Max-Age=0", false, true),
+            ("s=token", true, true),
+            ("s=; Max-Age=0", true, false),
+            ("a=1", false, false),
+        ] {
+            let mut field = HeaderValue::from_static(line);
+            field.set_sensitive(by_service);
+            let mut headers = HeaderMap::new();
+            headers.insert(SET_COOKIE, field);
+            let ours = template.set(b"new", std::time::Duration::from_secs(9), 0).unwrap();
+            assert_eq!(replace_set_cookie(&mut headers, template.name(), ours), replaced, "{line}");
+        }
     }
 }

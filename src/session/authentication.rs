@@ -242,6 +242,21 @@ mod tests {
     }
 
     #[test]
+    fn a_class_and_methods_are_kept_without_each_other() {
+        __example(|session| {
+            session.login("ada")?;
+            for (acr, amr) in [(None, &["otp"][..]), (Some("aal2"), &[]), (None, &[])] {
+                session.set_authentication_context(acr, amr)?;
+                let authentication = session.authentication().unwrap();
+                assert_eq!(authentication.acr.as_deref(), acr);
+                assert_eq!(authentication.amr, amr);
+            }
+            Ok(())
+        })
+        .unwrap();
+    }
+
+    #[test]
     fn another_subject_and_a_cleared_session_have_no_authentication_of_before() {
         __example(|session| {
             session.login("ada")?;

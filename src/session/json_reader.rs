@@ -344,6 +344,7 @@ pub(crate) mod tests {
             ("{\"a\":\"\\u12\"}", false),
             ("{\"a\":\"\t\"}", false),
             ("{\"a\":\"\\u0000\"}", true),
+            (r#"{"a":"\b\f\n\r\t\/\\\""}"#, true),
             ("{\"a\":\"\\ud83d\\ude00\"}", true),
             ("{\"a\":\"\\ud83d\"}", false),
             ("{\"a\":\"\\ude00\\ud83d\"}", false),

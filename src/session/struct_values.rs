@@ -182,6 +182,18 @@ mod tests {
         .unwrap();
     }
 
+    /// Otherwise no example and none of these tests would check anything.
+    #[test]
+    fn examples_are_run() {
+        let mut runs = 0;
+        __example(|_| {
+            runs += 1;
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(runs, 1);
+    }
+
     /// A field that the struct leaves out is absent afterwards, and not the value from before.
     #[test]
     fn b19_a_skipped_field_does_not_keep_its_former_value() {
@@ -269,6 +281,7 @@ mod tests {
             some_none: Option<Option<u8>>,
             none: Option<()>,
             json: serde_json::Value,
+            city: String,
         }
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
         struct Outer {
@@ -294,7 +307,13 @@ mod tests {
             others: BTreeMap<String, serde_json::Value>,
         }
         let json = serde_json::Value::Null;
-        let inner = Inner { some_unit: Some(()), some_none: Some(None), none: None, json: json.clone() };
+        let inner = Inner {
+            some_unit: Some(()),
+            some_none: Some(None),
+            none: None,
+            json: json.clone(),
+            city: "London".into(),
+        };
         let outer = Outer { some_unit_outside: Some(()), name: "Ada".into(), inner };
         let units = Units { inner: Unit { unit: (), none: None } };
         let map =
@@ -318,6 +337,42 @@ mod tests {
             Ok(())
         })
         .unwrap();
+    }
+
+    #[test]
+    fn b19_a_nil_that_is_the_only_value_reads_back() {
+        #[derive(Debug, PartialEq, Serialize, Deserialize)]
+        struct Consent {
+            given: Option<()>,
+        }
+        __example(|session| {
+            session.set_all(&Consent { given: Some(()) })?;
+            assert_eq!(session.get_all()?, Some(Consent { given: Some(()) }));
+            session.set_all(&Consent { given: None })?;
+            assert_eq!(session.get_all::<Consent>()?, None, "there is no value at all");
+            Ok(())
+        })
+        .unwrap();
+    }
+
+    /// A struct may be in an `Option` or in a struct of its own.
+    #[test]
+    fn b19_a_skipped_field_of_a_wrapped_struct_is_deleted() {
+        #[derive(Serialize)]
+        struct Wrapped(Shop);
+        let shop = || Shop { user: None, cart: vec![], coupon: None };
+        let set: [fn(&Session, Shop) -> Result<(), Error>; 2] =
+            [|session, shop| session.set_all(&Some(shop)), |session, shop| session.set_all(&Wrapped(shop))];
+        for set in set {
+            __example(|session| {
+                set(session, Shop { user: Some("Ada".into()), ..shop() })?;
+                assert!(session.has("user"));
+                set(session, shop())?;
+                assert_eq!(session.keys(), ["cart"]);
+                Ok(())
+            })
+            .unwrap();
+        }
     }
 
     /// A nil that was set with `set` reads as `None` if the field has no other reading.

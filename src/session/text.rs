@@ -95,7 +95,7 @@ mod tests {
     fn a_text_is_used_like_a_string() {
         let text = Text::from_utf8(Bytes::from_static("grüße".as_bytes())).unwrap();
         assert_eq!((text.len(), text.as_ref()), (7, "grüße"));
-        assert!(text == "grüße");
+        assert!(text == "grüße" && text != "Grüße");
         assert_eq!(format!("{text} {text:?}"), "grüße \"grüße\"");
         assert_eq!(serde_json::json!({ "t": text }), serde_json::json!({ "t": "grüße" }));
         assert_eq!(String::from(text), "grüße");

@@ -125,6 +125,26 @@ mod tests {
         assert!(std::error::Error::source(&error).is_none());
     }
 
+    #[test]
+    fn an_error_names_the_kind_of_each_value() {
+        for (value, kind) in [
+            (serde_json::json!(null), "null"),
+            (true.into(), "a boolean"),
+            (0.5.into(), "a float"),
+            ("x".into(), "a string"),
+            (serde_json::json!([1]), "an array"),
+            (serde_json::json!({ "a": 1 }), "a map"),
+            (1.into(), "an integer"),
+            ((-1).into(), "an integer"),
+            (u64::MAX.into(), "an integer"),
+        ] {
+            let error = decode::<std::net::IpAddr>("k", &encode("k", &value).unwrap()).unwrap_err();
+            assert!(error.to_string().contains(&format!(" is {kind}, and cannot be read")), "{error}");
+        }
+        let bytes = encode("k", &Bytes::from_static(b"x")).unwrap();
+        assert!(decode::<u64>("k", &bytes).unwrap_err().to_string().contains(" is a byte string, "));
+    }
+
     struct Refuses;
 
     impl Serialize for Refuses {

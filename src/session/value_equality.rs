@@ -242,6 +242,56 @@ mod tests {
     }
 
     #[test]
+    fn the_same_numbers_in_another_structure_are_another_value() {
+        let json = |text: &str| bytes(&serde_json::from_str::<serde_json::Value>(text).unwrap());
+        for (one, other) in [
+            ("[[1], 2, 3]", "[[1, 2], 3]"),
+            (r#"{"cart": [1]}"#, r#"{"cart": [1, 2]}"#),
+            (r#"{"cart": {"book": 1}}"#, r#"{"cart": {"book": 1, "pen": 2}}"#),
+        ] {
+            let (one, other) = (json(one), json(other));
+            assert!(!is_same_value(&one, &other) && !is_same_value(&other, &one), "{one:x?} {other:x?}");
+        }
+    }
+
+    #[test]
+    fn a_number_and_no_number_are_different_floats() {
+        assert!(is_same_value(&bytes(&f64::NAN), &bytes(&-f64::NAN)));
+        assert!(!is_same_value(&bytes(&f64::NAN), &bytes(&1.5)));
+        assert!(!is_same_value(&bytes(&1.5), &bytes(&f64::NAN)));
+    }
+
+    #[test]
+    fn keys_of_maps_are_equal_in_any_width() {
+        assert!(is_same_value(&[0x81, 0xa1, b'a', 1], &[0x81, 0xd9, 1, b'a', 1]));
+        assert!(is_same_value(&[0x81, 5, 1], &[0x81, 0xcc, 5, 1]));
+        assert!(!is_same_value(&[0x81, 5, 1], &[0x81, 0xcc, 6, 1]));
+        // Keys of other types, in another order.
+        let (yes, no) = ([0xc3, 1], [0xc2, 2]);
+        let map = |first: [u8; 2], other: [u8; 2]| [&[0x82][..], &first, &other].concat();
+        assert!(is_same_value(&map(yes, no), &map(no, yes)));
+        assert!(!is_same_value(&map(yes, [0xc0, 2]), &map(no, yes)));
+    }
+
+    #[test]
+    fn extensions_are_equal_in_a_map_of_another_order() {
+        let extension = [0xd4, 1, 7];
+        let map = |first: u8, other: u8| [&[0x82, first][..], &extension, &[other], &extension].concat();
+        assert!(is_same_value(&map(1, 2), &map(2, 1)));
+        assert!(!is_same_value(&map(1, 2), &map(3, 1)));
+    }
+
+    /// A store that writes JSON drops `.0` of each float.
+    #[test]
+    fn long_arrays_are_compared_by_their_elements() {
+        let old = vec![5; 65_536];
+        let mut new = vec![5.0; 65_536];
+        assert!(is_same_value(&bytes(&new), &bytes(&old)));
+        new[65_535] = 6.0;
+        assert!(!is_same_value(&bytes(&new), &bytes(&old)));
+    }
+
+    #[test]
     fn an_unchanged_hash_map_is_the_same_value() {
         let map = |order: &mut dyn Iterator<Item = u32>| {
             order.map(|n| (n.to_string(), n)).collect::<HashMap<_, _>>()

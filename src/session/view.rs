@@ -199,3 +199,67 @@ impl SessionView {
         self.0.get_lenient(key)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::__example;
+    use super::*;
+
+    /// A value of each type is read by the method of that type, from the session and from its view.
+    #[test]
+    fn a_view_shows_what_the_session_shows() {
+        __example(|session| {
+            let view = session.view();
+            assert!(view.is_empty() && !view.has("n") && view.get::<i64>("n")?.is_none());
+            assert!(view.authentication().is_none() && !view.authenticated_within(Duration::MAX));
+            session.login("ada")?;
+            session.describe("Firefox")?;
+            session.set_lifetime(Lifetime::default())?;
+            session.set("n", -7)?;
+            session.set("is", true)?;
+            session.set("is not", false)?;
+            session.set("bytes", Bytes::from_static(b"\x00\xff"))?;
+            session.set_flash("notice", 3)?;
+            for number in [session.get_i64("n")?, view.get_i64("n")?, view.get("n")?, view.get_lenient("n")] {
+                assert_eq!(number, Some(-7));
+            }
+            for (key, value) in [("is", Some(true)), ("is not", Some(false)), ("absent", None)] {
+                assert_eq!((session.get_bool(key)?, view.get_bool(key)?), (value, value), "{key}");
+            }
+            for bytes in [session.get_bytes("bytes")?, view.get_bytes("bytes")?] {
+                assert_eq!(bytes.as_deref(), Some(&b"\x00\xff"[..]));
+            }
+            for flash_keys in [session.flash_keys(), view.flash_keys()] {
+                assert_eq!(flash_keys, ["notice"]);
+            }
+            assert_eq!(view.peek::<u8>("notice")?, Some(3));
+            assert_eq!(view.keys(), ["bytes", "is", "is not", "n"]);
+            assert!(view.has("n") && !view.is_empty());
+            assert_eq!(
+                (view.subject().as_deref(), view.description().as_deref()),
+                (Some("ada"), Some("Firefox"))
+            );
+            assert_eq!(view.authenticated_at(), Some(view.now()));
+            assert_eq!(view.authentication().map(|authentication| authentication.at), Some(view.now()));
+            assert!(view.authenticated_within(Duration::from_secs(1)));
+            assert_eq!(session.take::<i64>("n")?, Some(-7));
+            assert_eq!((view.get_i64("n")?, session.take::<i64>("n")?), (None, None));
+            Ok(())
+        })
+        .unwrap();
+    }
+
+    #[test]
+    fn a_view_checks_tokens_of_forms() {
+        __example(|session| {
+            let token = session.csrf_token()?;
+            let view = session.view();
+            assert!(view.verify_csrf(&token).is_ok());
+            for forged in ["", "forged", &token[1..]] {
+                assert!(view.verify_csrf(forged).unwrap_err().is_forgery());
+            }
+            Ok(())
+        })
+        .unwrap();
+    }
+}

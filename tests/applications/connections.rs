@@ -20,7 +20,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
 use crate::stores::{Act, Kind, Options, START, TestStore, everywhere, seconds};
-use crate::support::{Jar, block_on, request, set_cookies};
+use crate::support::{Events, Jar, block_on, request, set_cookies};
 
 /// The watch that a handler takes for its connection, in a request that sets no cookie.
 async fn watch(world: &TestStore, jar: &Jar) -> Option<SessionWatch> {
@@ -54,7 +54,10 @@ fn a_watch_sees_what_others_change() {
         world.edit(&mut jar, |session| session.delete("role")).await;
         let view = watch.reload().await.unwrap().unwrap();
         assert_eq!((role(&view), view.subject().as_deref()), (None, Some("ada")), "no stale roles");
-        assert_eq!(Some(watch.id()), world.look(&jar, Session::id).await);
+        let facts = |session: &Session| (session.id(), session.created_at(), session.expires_at());
+        let facts = world.look(&jar, facts).await;
+        assert_eq!((view.id(), view.created_at(), view.expires_at()), facts);
+        assert!(facts.0 == Some(watch.id()) && facts.1.is_some() && facts.2.is_some());
     });
 }
 
@@ -159,7 +162,9 @@ fn each_way_to_end_is_seen_after_one_pause() {
 fn r12_an_unreachable_store_is_an_error_and_not_an_end() {
     block_on(async {
         let backend = Faulty::new(Memory::new());
-        let store = ServerStore::with_backend(backend.clone()).clock(FakeClock::at(START)).build().unwrap();
+        let events = Events::new();
+        let builder = ServerStore::with_backend(backend.clone()).clock(FakeClock::at(START));
+        let store = builder.observer(events.clone()).build().unwrap();
         let service = session_fn(store, |_: Request<()>, handle: SessionHandle| async move {
             let session = handle.load().await?;
             session.login("ada")?;
@@ -172,8 +177,10 @@ fn r12_an_unreachable_store_is_an_error_and_not_an_end() {
         assert!(watch.reload().await.map(drop).unwrap_err().is_unavailable());
         assert!(watch.renew().await.unwrap_err().is_unavailable());
         assert!(watch.ended(|| async {}).await.unwrap_err().is_unavailable());
+        assert_eq!(events.take(), ["store_failed"; 4]);
         backend.repair();
         assert!(watch.is_alive().await.unwrap());
+        assert_eq!(events.take(), [""; 0]);
     });
 }
 

@@ -140,6 +140,69 @@ fn a_task_whose_end_of_other_sessions_comes_too_late_is_told() {
     });
 }
 
+/// A task still waits for an earlier save when the response is sent. It gets an error, and its changes are saved with the response.
+#[test]
+fn a_task_whose_save_comes_too_late_is_told() {
+    on_server(|world| async move {
+        let mut jar = world.jar().await;
+        world.gate(Gate::Before(Verb::Replace));
+        let (sink, saved) = tokio::sync::oneshot::channel();
+        let sink = Arc::new(Mutex::new(Some(sink)));
+        let mut response = world.start(&jar, move |ask: Ask| {
+            let sink = Arc::clone(&sink);
+            async move {
+                let session = ask.session().await?;
+                session.set("b", 2_u64)?;
+                let saving = session.clone();
+                tokio::spawn(async move { saving.save().await });
+                settle().await;
+                session.set("c", 3_u64)?;
+                let sink = sink.lock().unwrap().take().unwrap();
+                tokio::spawn(async move { drop(sink.send(session.save().await)) });
+                settle().await;
+                Ok(status(200))
+            }
+        });
+        for _ in 0..300 {
+            assert!(poll(&mut response).is_pending());
+            tokio::task::yield_now().await;
+        }
+        world.gate(Gate::Open);
+        jar.store(finish(&mut response).await.unwrap().headers());
+        assert!(saved.await.unwrap().unwrap_err().is_head_sent());
+        assert_eq!(world.values(&jar).await, pairs(&[("a", 1), ("b", 2), ("c", 3)]));
+    });
+}
+
+/// A save is given up while it waits for an earlier one. The earlier one goes on, and nothing of it is done twice.
+#[test]
+fn a_save_that_is_given_up_while_it_waits_leaves_the_other_alone() {
+    on_server(|world| async move {
+        let mut jar = world.jar().await;
+        world.gate(Gate::Before(Verb::Create));
+        let mut response = world.start(&jar, |ask: Ask| async move {
+            let session = ask.session().await?;
+            session.regenerate()?;
+            let saving = session.clone();
+            tokio::spawn(async move { saving.save().await });
+            settle().await;
+            let mut save = Box::pin(async { session.save().await });
+            assert!(poll(&mut save).is_pending());
+            drop(save);
+            Ok(status(200))
+        });
+        for _ in 0..300 {
+            assert!(poll(&mut response).is_pending());
+            tokio::task::yield_now().await;
+        }
+        world.gate(Gate::Open);
+        jar.store(finish(&mut response).await.unwrap().headers());
+        assert_eq!(world.values(&jar).await, pairs(&[("a", 1)]));
+        let new_tokens = world.calls().iter().filter(|verb| **verb == Verb::Create).count();
+        assert_eq!((new_tokens, world.events.take()), (1, vec![]));
+    });
+}
+
 /// The handler gives up waiting for the end of the other sessions, which goes on in the background, and fails. No handler gets that
 /// error: so the changes are saved with the response, or an error response reports that they are not.
 #[test]

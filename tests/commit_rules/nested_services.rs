@@ -243,6 +243,9 @@ fn b8_an_ending_wins() {
                 let mut jar = nested.due().await;
                 nested.visit(outer, &mut jar, other, Session::destroy, NOTHING).await;
                 assert!(jar.0.is_empty(), "ended inside: {outer:?}");
+                // A line that came over a network may be a handler's.
+                let reason = if outer == Outer::Network { "cookie_removed" } else { "session_ended" };
+                assert_eq!(nested.events.take(), [format!("dropped:{reason}")], "{outer:?}");
             }
             for outer in OUTERS {
                 let mut jar = nested.due().await;
@@ -566,6 +569,86 @@ fn b8_changes_beside_a_handwritten_removal_are_reported() {
             .await;
         assert_eq!(world.events.take(), [""; 0]);
     });
+}
+
+/// A line that removes a cookie of that name in another scope says nothing of the session, whose changes are saved.
+#[test]
+fn b8_changes_beside_the_removal_of_another_scope_are_saved() {
+    everywhere(|world| async move {
+        let mut jar = world.jar().await;
+        let line = format!("{}=; Max-Age=0; Path=/former; Secure", world.name());
+        let response = world.visit(&mut jar, move |ask| {
+            let line = line.clone();
+            async move {
+                ask.session().await?.set("b", 2_u64)?;
+                Ok(Response::builder().header(SET_COOKIE, line).body(Body::default()).unwrap())
+            }
+        });
+        assert_set(&world, &response.await);
+        assert_eq!(world.events.take(), ["set_cookie_replaced"]);
+        assert_eq!(world.values(&jar).await, pairs(&[("a", 1), ("b", 2)]));
+    });
+}
+
+/// A handler that has saved nothing has nothing to compare with a token in its response, so the store is not asked for that.
+#[test]
+fn b8_a_session_that_was_only_read_leaves_a_token_in_the_response_alone() {
+    on_server(|world| async move {
+        let mut jar = world.jar().await;
+        let line = format!("{}={}; Path=/; Secure", world.name(), jar.get(world.name()).unwrap());
+        let passed_on = line.clone();
+        let response = world.visit(&mut jar, move |ask| {
+            let line = passed_on.clone();
+            async move {
+                ask.session().await?;
+                Ok(Response::builder().header(SET_COOKIE, line).body(Body::default()).unwrap())
+            }
+        });
+        assert_eq!(set_cookies(response.await.headers()), [line]);
+        assert_eq!((world.calls(), world.events.take()), (vec![Verb::Fetch], vec![]));
+    });
+}
+
+/// The store cannot look up the token of another session that the response sets. A change that was to go there is not saved, which
+/// is an error. What was saved before yields to that token, and is reported if the client does not get it.
+#[test]
+fn b8_a_token_in_the_response_that_cannot_be_looked_up() {
+    for (saves, knows) in [(false, true), (true, true), (true, false)] {
+        on_server(|world| async move {
+            let other = world.jar().await;
+            let jar = if knows { world.jar().await } else { Jar::new() };
+            let line = format!("{}={}; Path=/; Secure", world.name(), other.get(world.name()).unwrap());
+            let (inner, passed_on) = (world.clone(), line.clone());
+            let mut browser = jar.clone();
+            let response = world.visit(&mut browser, move |ask| {
+                let (world, line) = (inner.clone(), passed_on.clone());
+                async move {
+                    let session = ask.session().await?;
+                    session.set("b", 2_u64)?;
+                    if saves {
+                        session.save().await?;
+                    }
+                    world.fail(&[Verb::Fetch]);
+                    Ok(Response::builder().header(SET_COOKIE, line).body(Body::default()).unwrap())
+                }
+            });
+            let response = response.await;
+            world.fail(&[]);
+            assert_eq!(response.status(), if saves { 200 } else { 503 });
+            let lost = saves && !knows;
+            assert_eq!(
+                world.events.take(),
+                if lost { &["store_failed", "dropped:other_session"][..] } else { &["store_failed"] }
+            );
+            if saves {
+                assert_eq!(set_cookies(response.headers()), [line]);
+            }
+            if knows {
+                assert_eq!(world.values(&jar).await.len(), if saves { 2 } else { 1 });
+            }
+            assert_eq!(world.values(&other).await, pairs(&[("a", 1)]));
+        });
+    }
 }
 
 /// A middleware that sends a request again may keep the extensions of the first one, whose session is closed.

@@ -215,6 +215,34 @@ fn others_end_although_the_handler_gives_that_up_and_ends_its_session() {
     }
 }
 
+/// The handler logs its user out while the end of the other sessions still waits for a save. It is told, and the others stay.
+#[test]
+fn no_others_end_if_the_session_has_lost_its_subject_and_the_handler_waits() {
+    block_on(async {
+        let log = SharedLog::default();
+        let here = host(&log, START).await;
+        let (mut browser, other) = (here.logged_in("ada").await, here.logged_in("ada").await);
+        log.hold(Call::Append);
+        let held = &log;
+        let response = here
+            .visit(&mut browser, |session| async move {
+                session.reauthenticate()?;
+                let mut save = Box::pin(async { session.save().await });
+                assert!(poll_once(&mut save).is_pending(), "the log holds it");
+                let mut ending = Box::pin(async { session.end_other_sessions().await });
+                assert!(poll_once(&mut ending).is_pending(), "the save is before it");
+                session.destroy()?;
+                held.release();
+                save.await?;
+                assert!(ending.await.unwrap_err().is_not_logged_in());
+                Ok(())
+            })
+            .await;
+        assert_eq!(response.status(), 200);
+        assert!(browser.header().is_none() && here.accepts(&other).await);
+    });
+}
+
 fn poll_once<F: Future + ?Sized>(future: &mut Pin<Box<F>>) -> Poll<F::Output> {
     future.as_mut().poll(&mut Context::from_waker(Waker::noop()))
 }

@@ -956,17 +956,59 @@ fn t64_one_planted_chunk_neither_hides_nor_deletes_a_session() {
             }
         }
     }
-    // More than can be tried: the session is not found, and not deleted.
-    let many = (0..70).map(|n| format!("{name}.1={n:0>len$}; ", len = full(1))).collect::<Vec<_>>().concat();
-    let (seen, response) = block_on(world.present(format!("{many}{genuine}").as_bytes()));
-    assert_eq!((seen, set_cookies(response.headers())), (None, vec![]));
-    assert!(world.events.take().contains(&"too_many_candidates".to_owned()));
+    // More than can be tried, or looked at: the session is not found, and not deleted.
+    for planted in [20, 70] {
+        let one = |n: usize| format!("{name}.1={n:0>len$}; ", len = full(1));
+        let many: String = (0..planted).map(one).collect();
+        let (seen, response) = block_on(world.present(format!("{many}{genuine}").as_bytes()));
+        assert_eq!((seen, set_cookies(response.headers())), (None, vec![]));
+        assert!(world.events.take().contains(&"too_many_candidates".to_owned()), "{planted}");
+    }
     // A chunk that comes twice beside a token that is altered: which of them is dead is not known.
     let mut altered = genuine.clone().into_bytes();
     altered[100] = if altered[100] == b'A' { b'B' } else { b'A' };
     let altered = String::from_utf8(altered).unwrap();
     let (seen, response) = block_on(world.present(format!("{altered}; {name}.1=x").as_bytes()));
     assert_eq!((seen, set_cookies(response.headers())), (None, vec![]));
+}
+
+/// Chunks that another host has planted keep a session from being found. A logout still removes it, before they go.
+#[test]
+fn t27_a_logout_removes_a_session_that_too_many_planted_chunks_hide() {
+    let name = crate::attack_fixture::NAME;
+    let (world, jar) = chunked(12_000);
+    assert_eq!(jar.0.len(), 4);
+    let genuine = jar.header().unwrap();
+    let full = jar.get(&format!("{name}.1")).unwrap().len();
+    // Too many of one number, more than are looked at, and one of each of three numbers.
+    for numbers in [vec![1; 20], vec![1; 70], vec![1, 2, 3]] {
+        let one = |(n, number): (usize, &u8)| format!("{name}.{number}={n:0>full$}; ");
+        let planted: String = numbers.iter().enumerate().map(one).collect();
+        let request = request("/", Some(&format!("{planted}{genuine}")));
+        let response = block_on(world.send(request, |session| {
+            assert!(session.is_empty());
+            session.destroy()?;
+            Ok(status(200))
+        }));
+        let mut browser = jar.clone();
+        browser.store(response.headers());
+        assert_eq!(browser.get(name), None, "{numbers:?}");
+        assert!(world.events.take().contains(&"too_many_candidates".to_owned()), "{numbers:?}");
+    }
+}
+
+/// Joined with the planted chunk, the token is not authentic. Joined rightly, it is, and has expired.
+#[test]
+fn t64_a_planted_chunk_does_not_hide_that_a_session_has_expired() {
+    let name = crate::attack_fixture::NAME;
+    let (world, jar) = chunked(8_000);
+    let genuine = jar.header().unwrap();
+    let planted = "x".repeat(jar.get(&format!("{name}.1")).unwrap().len());
+    world.clock.advance(Duration::from_secs(crate::attack_fixture::IDLE));
+    for header in [format!("{name}.1={planted}; {genuine}"), format!("{genuine}; {name}.1={planted}")] {
+        let (seen, _) = block_on(world.present(header.as_bytes()));
+        assert_eq!((seen, world.events.take()), (None, vec![refused(Refusal::Expired)]));
+    }
 }
 
 #[test]
@@ -1036,6 +1078,29 @@ fn pages_of_a_subject_are_not_stored_if_the_option_says_so() {
     }
 }
 
+/// Also if the session has ended by the time of the response, which then sets no cookie.
+#[test]
+fn pages_of_a_subject_whose_session_ended_meanwhile_are_not_stored() {
+    let store = hyper_session::MemoryStore::builder().private_pages_no_store(true).build().unwrap();
+    let mut jar = Jar::new();
+    let service = SessionService::new(service_fn(act), store.clone());
+    block_on(crate::support::visit(&service, "/ada", &mut jar));
+    let page = session_fn(store.clone(), move |_: Request<Body>, handle: SessionHandle| {
+        let store = store.clone();
+        async move {
+            let session = handle.load().await?;
+            let seen = who(&session);
+            store.end_sessions_of("ada", None).await?;
+            session.set("n", 2)?;
+            Ok::<_, Error>(Response::new(Body::from(seen)))
+        }
+    });
+    let response = block_on(page.call(request("/", jar.header().as_deref()))).unwrap();
+    assert_eq!(set_cookies(response.headers()), [""; 0]);
+    assert_eq!(response.headers()["cache-control"], "no-store");
+    assert_eq!(block_on(crate::support::text(response)), "ada");
+}
+
 /// A request that was sent before its token was superseded, with an older session of another user beside: it neither shows that
 /// user, nor sets that session over the new token.
 #[test]
@@ -1066,6 +1131,8 @@ fn r3_an_overtaken_request_does_not_fall_back_to_an_older_session() {
             // Sent after it, it has the new token, too.
             assert_eq!(send(&[tokens[0], &new, tokens[1]], "/look"), (None, "bob".to_owned()));
         }
+        clock.set(START + 2_050);
+        assert_eq!(send(&[&ada, &bob, &new], "/look"), (None, "bob".to_owned()), "it is as new as before");
         // Its logout ends all that it brought.
         assert_eq!(send(&[&ada, &bob], "/logout").1, "");
         clock.set(START + 2_070);

@@ -33,6 +33,8 @@ struct Obstructed {
     outdated: Mutex<BTreeMap<EntryId, Stored>>,
     /// The entry that is on a server which hangs.
     hung: Mutex<Option<EntryId>>,
+    /// The entry that another call deletes just before the next other one is created.
+    doomed: Mutex<Option<EntryId>>,
     calls: Mutex<Vec<(EntryId, Call)>>,
 }
 
@@ -99,6 +101,10 @@ impl Backend for Obstructed {
     async fn create(&self, id: EntryId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
         self.call(id, Call::Write)?;
         self.check_len(&entry)?;
+        let doomed = self.doomed.lock().unwrap().take_if(|doomed| *doomed != id);
+        if let Some(doomed) = doomed {
+            self.memory.delete(doomed).await?;
+        }
         self.memory.create(id, entry, now).await
     }
 
@@ -152,6 +158,13 @@ fn store() -> (Arc<Obstructed>, ServerStore<Arc<Obstructed>>) {
 fn try_login(store: &ServerStore<Arc<Obstructed>>) -> Result<Record, Error> {
     let session = payload(b"\x81\xa2\x01s\xa3ada");
     run(store.inner.create(session, None, NOW)).map(Option::unwrap)
+}
+
+/// The changes of a handler that sets one value.
+fn setting(key: &str) -> Changes {
+    let mut changes = Changes::default();
+    changes.put(key, Some(Bytes::from_static(b"\x01")), None);
+    changes
 }
 
 fn login(store: &ServerStore<Arc<Obstructed>>) -> Record {
@@ -291,6 +304,123 @@ fn t26_where_the_list_decides_only_a_listed_session_gets_a_new_token() {
     let saved = regenerate(record);
     assert!(matches!(saved, Saved::Ended), "{saved:?}");
     assert_eq!(listed(&store), []);
+}
+
+/// A session that is not listed has ended, also if it is written or renewed.
+#[test]
+fn t26_where_the_list_decides_no_write_enters_a_session_again() {
+    for changes in [Changes::default(), setting("visits")] {
+        let backend = Arc::default();
+        let store = store_on(&backend, |options| options.check_session_list(true));
+        let one = login(&store);
+        run(backend.memory.delete(list_of(&store))).unwrap();
+        let later = NOW.saturating_add(Duration::from_secs(9_000));
+        let _ = run(store.inner.save(Some(one), &changes, later));
+        assert!(!backend.has(list_of(&store)));
+    }
+}
+
+/// A session is looked up in its list when its deadline moves, and not at each write.
+#[test]
+fn a_second_write_within_a_renewal_threshold_does_not_read_the_list() {
+    let (backend, store) = store();
+    let one = login(&store);
+    let read = backend.calls(list_of(&store), Call::Fetch);
+    let saved = run(store.inner.save(Some(one), &setting("visits"), NOW)).unwrap();
+    assert!(matches!(saved, Saved::Stored { .. }), "{saved:?}");
+    assert_eq!(backend.calls(list_of(&store), Call::Fetch), read);
+}
+
+/// All sessions of the subject end after a login has entered its own, and before it writes it.
+#[test]
+fn t26_a_login_does_not_outlive_an_end_of_all_sessions_that_it_overlaps() {
+    let (backend, store) = store();
+    *backend.doomed.lock().unwrap() = Some(list_of(&store));
+    let session = payload(b"\x81\xa2\x01s\xa3ada");
+    assert!(run(store.inner.create(NOW, session, None, None, NOW)).unwrap().is_none());
+    let written: Vec<_> = backend.calls.lock().unwrap().iter().map(|(id, _)| *id).collect();
+    assert!(written.iter().any(|id| *id != list_of(&store)));
+    assert!(!written.into_iter().any(|id| backend.has(id)));
+}
+
+#[test]
+fn t26_a_login_that_cannot_enter_itself_ends_no_other_session() {
+    let backend: Arc<Obstructed> = Arc::default();
+    let store = store_on(&backend, |options| options.max_sessions_per_subject(1));
+    let one = login(&store);
+    backend.fail(list_of(&store), Call::Write, AWAY);
+    assert!(try_login(&store).unwrap_err().is_unavailable());
+    backend.recover();
+    assert_eq!(listed(&store), [one.id()]);
+}
+
+/// Logins of one second: each makes room only for those before it, so that two at once do not end each other.
+#[test]
+fn of_logins_in_one_second_the_earlier_ones_count_for_the_later() {
+    let mut list = session_list::SessionList::default();
+    let id = |number| SessionId::from_bytes([number; 16]);
+    let entry = |number, entered| session_list::ListedSession {
+        id: id(number),
+        entered,
+        until: Timestamp::MAX,
+        ending: false,
+    };
+    for number in [1, 2, 3] {
+        assert!(list.enter(entry(number, NOW), None));
+    }
+    let up_to = |list: &session_list::SessionList, number| -> Vec<SessionId> {
+        list.live_up_to(id(number)).map(|entry| entry.id).collect()
+    };
+    assert_eq!(up_to(&list, 2), [id(1), id(2)]);
+    assert_eq!(up_to(&list, 9), [id(1), id(2), id(3)], "it comes last");
+    // A new token is entered next to its predecessor, before a login that is older.
+    assert!(list.enter(entry(4, NOW.saturating_add(Duration::from_secs(9))), Some(id(1))));
+    assert_eq!(up_to(&list, 4), [id(1), id(4), id(2), id(3)]);
+}
+
+/// The session itself names its subject, and its deadline is that of the present options.
+#[test]
+fn t37_a_list_shows_neither_sessions_of_another_subject_nor_expired_ones() {
+    let (backend, store) = store();
+    let one = login(&store);
+    let session = payload(b"\x81\xa2\x01s\xa3bob");
+    let other = run(store.inner.create(NOW, session, None, None, NOW)).unwrap().unwrap();
+    run(store.inner.enter("ada", other.id(), None, Timestamp::MAX, NOW)).unwrap();
+    assert_eq!(listed(&store), [one.id()]);
+    let later = NOW.as_unix() + 3_600;
+    let stricter = store_on(&backend, |options| {
+        options.clock(TestClock::at(later)).idle_timeout(Duration::from_secs(3_600))
+    });
+    assert_eq!(listed(&stricter), []);
+    assert_eq!(run(store.end_sessions_of("ada", None)).unwrap(), 1);
+    assert!(backend.has(key_of(&other)) && !backend.has(key_of(&one)));
+}
+
+/// An entry that is too long does not stand in the way of a login. A backend that is away does.
+#[test]
+fn a_session_that_is_too_long_to_be_read_is_refused_and_no_error() {
+    for checked in [false, true] {
+        let backend: Arc<Obstructed> = Arc::default();
+        let store = store_on(&backend, |options| options.check_session_list(checked));
+        let one = login(&store);
+        let load = || run(store.inner.load(origin(&one).unwrap().0, NOW));
+        backend.fail(key_of(&one), Call::Fetch, TOO_LONG);
+        assert!(matches!(load(), Ok(Err(Refusal::Unreadable))));
+        backend.fail(key_of(&one), Call::Fetch, AWAY);
+        assert!(load().unwrap_err().is_unavailable());
+    }
+}
+
+/// A session that moves to another store is on no list of this one.
+#[test]
+fn a_session_that_goes_on_elsewhere_leaves_its_list() {
+    let (backend, store) = store();
+    let (one, two) = (login(&store), login(&store));
+    let list = || run(store.inner.list("ada", NOW)).unwrap();
+    assert!(run(store.inner.supersede(&one, NOW)).unwrap());
+    assert!(!list().names(one.id()) && list().names(two.id()));
+    assert!(!run(store.inner.supersede(&one, NOW)).unwrap(), "it has gone already");
+    assert!(backend.has(key_of(&two)));
 }
 
 #[test]
@@ -460,12 +590,7 @@ fn a_new_token_that_finds_no_room_on_the_list_says_so_at_once() {
 fn a_new_token_for_a_session_that_grows_too_large_leaves_no_session_behind() {
     let (backend, store) = store();
     let one = login(&store);
-    let put = |key: &str| {
-        let mut changes = Changes::default();
-        changes.put(key, Some(Bytes::from_static(b"\x01")), None);
-        changes
-    };
-    let (theirs, own) = (put(&"a".repeat(60)), put(&"b".repeat(60)));
+    let (theirs, own) = (setting(&"a".repeat(60)), setting(&"b".repeat(60)));
     let written = run(store.inner.save(Some(one.clone()), &theirs, NOW)).unwrap();
     assert!(matches!(written, Saved::Stored { .. }), "{written:?}");
     let creations = backend.calls.lock().unwrap().len();
