@@ -337,7 +337,7 @@ fn t26_a_login_does_not_outlive_an_end_of_all_sessions_that_it_overlaps() {
     let (backend, store) = store();
     *backend.doomed.lock().unwrap() = Some(list_of(&store));
     let session = payload(b"\x81\xa2\x01s\xa3ada");
-    assert!(run(store.inner.create(NOW, session, None, None, NOW)).unwrap().is_none());
+    assert!(run(store.inner.create(session, None, NOW)).unwrap().is_none());
     let written: Vec<_> = backend.calls.lock().unwrap().iter().map(|(id, _)| *id).collect();
     assert!(written.iter().any(|id| *id != list_of(&store)));
     assert!(!written.into_iter().any(|id| backend.has(id)));
@@ -354,9 +354,9 @@ fn t26_a_login_that_cannot_enter_itself_ends_no_other_session() {
     assert_eq!(listed(&store), [one.id()]);
 }
 
-/// Logins of one second: each makes room only for those before it, so that two at once do not end each other.
+/// Each login makes room only for sessions before it on the list, whatever their times, so that two at once do not end each other.
 #[test]
-fn of_logins_in_one_second_the_earlier_ones_count_for_the_later() {
+fn for_a_login_the_sessions_before_it_on_the_list_count() {
     let mut list = session_list::SessionList::default();
     let id = |number| SessionId::from_bytes([number; 16]);
     let entry = |number, entered| session_list::ListedSession {
@@ -366,16 +366,17 @@ fn of_logins_in_one_second_the_earlier_ones_count_for_the_later() {
         ending: false,
     };
     for number in [1, 2, 3] {
-        assert!(list.enter(entry(number, NOW), None));
+        assert!(list.enter(entry(number, NOW), None, true));
     }
     let up_to = |list: &session_list::SessionList, number| -> Vec<SessionId> {
         list.live_up_to(id(number)).map(|entry| entry.id).collect()
     };
     assert_eq!(up_to(&list, 2), [id(1), id(2)]);
     assert_eq!(up_to(&list, 9), [id(1), id(2), id(3)], "it comes last");
-    // A new token is entered next to its predecessor, before a login that is older.
-    assert!(list.enter(entry(4, NOW.saturating_add(Duration::from_secs(9))), Some(id(1))));
-    assert_eq!(up_to(&list, 4), [id(1), id(4), id(2), id(3)]);
+    // On a host whose clock is behind.
+    assert!(list.enter(entry(4, NOW.saturating_sub(Duration::from_secs(9))), Some(id(1)), true));
+    assert_eq!(up_to(&list, 3), [id(1), id(2), id(3)]);
+    assert_eq!(up_to(&list, 4), [id(1), id(2), id(3), id(4)]);
 }
 
 /// The session itself names its subject, and its deadline is that of the present options.
@@ -384,7 +385,7 @@ fn t37_a_list_shows_neither_sessions_of_another_subject_nor_expired_ones() {
     let (backend, store) = store();
     let one = login(&store);
     let session = payload(b"\x81\xa2\x01s\xa3bob");
-    let other = run(store.inner.create(NOW, session, None, None, NOW)).unwrap().unwrap();
+    let other = run(store.inner.create(session, None, NOW)).unwrap().unwrap();
     run(store.inner.enter("ada", other.id(), None, Timestamp::MAX, NOW)).unwrap();
     assert_eq!(listed(&store), [one.id()]);
     let later = NOW.as_unix() + 3_600;
@@ -393,7 +394,7 @@ fn t37_a_list_shows_neither_sessions_of_another_subject_nor_expired_ones() {
     });
     assert_eq!(listed(&stricter), []);
     assert_eq!(run(store.end_sessions_of("ada", None)).unwrap(), 1);
-    assert!(backend.has(key_of(&other)) && !backend.has(key_of(&one)));
+    assert!(backend.has(entry_of_record(&other)) && !backend.has(entry_of_record(&one)));
 }
 
 /// An entry that is too long does not stand in the way of a login. A backend that is away does.
@@ -403,10 +404,10 @@ fn a_session_that_is_too_long_to_be_read_is_refused_and_no_error() {
         let backend: Arc<Obstructed> = Arc::default();
         let store = store_on(&backend, |options| options.check_session_list(checked));
         let one = login(&store);
-        let load = || run(store.inner.load(origin(&one).unwrap().0, NOW));
-        backend.fail(key_of(&one), Call::Fetch, TOO_LONG);
+        let load = || run(store.inner.load(token_of(&one).unwrap().clone(), NOW));
+        backend.fail(entry_of_record(&one), Call::Fetch, TOO_LONG);
         assert!(matches!(load(), Ok(Err(Refusal::Unreadable))));
-        backend.fail(key_of(&one), Call::Fetch, AWAY);
+        backend.fail(entry_of_record(&one), Call::Fetch, AWAY);
         assert!(load().unwrap_err().is_unavailable());
     }
 }
@@ -420,7 +421,7 @@ fn a_session_that_goes_on_elsewhere_leaves_its_list() {
     assert!(run(store.inner.supersede(&one, NOW)).unwrap());
     assert!(!list().names(one.id()) && list().names(two.id()));
     assert!(!run(store.inner.supersede(&one, NOW)).unwrap(), "it has gone already");
-    assert!(backend.has(key_of(&two)));
+    assert!(backend.has(entry_of_record(&two)));
 }
 
 #[test]
