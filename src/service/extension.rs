@@ -137,7 +137,8 @@ mod sealed {
 
 /// Returns the handles of the session services around the caller, innermost first.
 pub(super) fn innermost_first(extensions: &Extensions) -> impl Iterator<Item = &SessionHandle> {
-    extensions.get::<Handles>().into_iter().flat_map(|Handles(handles)| handles.iter().rev())
+    let handles: &[_] = extensions.get::<Handles>().map_or(&[], |Handles(handles)| handles);
+    handles.iter().rev()
 }
 
 fn find(extensions: &Extensions, wanted: impl Fn(&SessionHandle) -> bool) -> Option<SessionHandle> {
