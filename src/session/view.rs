@@ -205,6 +205,11 @@ mod tests {
     use super::super::__example;
     use super::*;
 
+    #[derive(serde::Deserialize)]
+    struct Numbers {
+        n: i64,
+    }
+
     /// A value of each type is read by the method of that type, from the session and from its view.
     #[test]
     fn a_view_shows_what_the_session_shows() {
@@ -214,7 +219,8 @@ mod tests {
             assert!(view.authentication().is_none() && !view.authenticated_within(Duration::MAX));
             session.login("ada")?;
             session.describe("Firefox")?;
-            session.set_lifetime(Lifetime::default())?;
+            let lifetime = Lifetime::until_browser_closes();
+            session.set_lifetime(lifetime)?;
             session.set("n", -7)?;
             session.set("is", true)?;
             session.set("is not", false)?;
@@ -232,7 +238,8 @@ mod tests {
             for flash_keys in [session.flash_keys(), view.flash_keys()] {
                 assert_eq!(flash_keys, ["notice"]);
             }
-            assert_eq!(view.peek::<u8>("notice")?, Some(3));
+            assert_eq!((view.lifetime(), view.peek::<u8>("notice")?), (lifetime, Some(3)));
+            assert_eq!(view.get_all::<Numbers>()?.map(|numbers| numbers.n), Some(-7));
             assert_eq!(view.keys(), ["bytes", "is", "is not", "n"]);
             assert!(view.has("n") && !view.is_empty());
             assert_eq!(

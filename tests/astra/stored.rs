@@ -262,6 +262,9 @@ fn what_does_not_go_together_does_not_build() {
     let builder = ServerStore::with_backend(Memory::new()).seal_records(keys).beside_astra();
     let error = builder.build().unwrap_err();
     assert!(error.is_config() && error.to_string().contains("seal_records()"), "{error}");
+    let builder = ServerStore::with_backend(Memory::new()).linked_cookie("__Host-admin").beside_astra();
+    let error = builder.build().unwrap_err();
+    assert!(error.is_config() && error.to_string().contains("linked_cookie()"), "{error}");
 }
 
 // A list of a subject's sessions would hold what logs in, and miss those of Astra.
