@@ -15,6 +15,6 @@ pub enum Cut {
 }
 
 impl Cut {
-    /// The cuts of [`Relay::cut_one_in`].
+    /// The cuts of [`Relay::cut_one_in`](super::Relay::cut_one_in).
     pub(super) const AT_RANDOM: [Self; 3] = [Self::BeforeRequest, Self::BeforeReply, Self::InReply];
 }
