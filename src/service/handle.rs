@@ -150,7 +150,7 @@ impl SessionHandle {
     /// # Examples
     ///
     /// ```
-    /// # #[cfg(feature = "memory")]
+    /// # #[cfg(all(feature = "memory", feature = "testing"))]
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), hyper_session::Error> {
     /// use http::{Request, Response};
@@ -171,7 +171,7 @@ impl SessionHandle {
     /// assert!(!watch.is_alive().await?);
     /// # Ok(())
     /// # }
-    /// # #[cfg(not(feature = "memory"))]
+    /// # #[cfg(not(all(feature = "memory", feature = "testing")))]
     /// # fn main() {}
     /// ```
     #[doc(alias = "websocket")]

@@ -178,7 +178,7 @@ impl Session {
     ///     session.reauthenticate()?;
     ///     session.end_other_sessions().await
     /// }
-    /// # #[cfg(feature = "memory")]
+    /// # #[cfg(all(feature = "memory", feature = "testing"))]
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Error> {
     /// # use http::{Request, Response};
@@ -195,7 +195,7 @@ impl Session {
     /// # assert_eq!(store.sessions_of("ada").await?.len(), 1);
     /// # Ok(())
     /// # }
-    /// # #[cfg(not(feature = "memory"))]
+    /// # #[cfg(not(all(feature = "memory", feature = "testing")))]
     /// # fn main() {}
     /// ```
     #[doc(alias = "logout_others")]

@@ -52,7 +52,7 @@ use crate::session::{Changes, Place, Recency, Record, Saved, SessionId};
 /// # Examples
 ///
 /// ```
-/// # #[cfg(feature = "memory")]
+/// # #[cfg(all(feature = "memory", feature = "testing"))]
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), hyper_session::Error> {
 /// use http::{Request, Response};
@@ -76,7 +76,7 @@ use crate::session::{Changes, Place, Recency, Record, Saved, SessionId};
 /// assert!(testing::session_in(&response, &server).await?.unwrap().has("seen"), "moved");
 /// # Ok(())
 /// # }
-/// # #[cfg(not(feature = "memory"))]
+/// # #[cfg(not(all(feature = "memory", feature = "testing")))]
 /// # fn main() {}
 /// ```
 #[derive(Clone)]

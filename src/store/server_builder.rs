@@ -156,7 +156,7 @@ impl<K: ServerKind> Builder<K> {
     /// # Examples
     ///
     /// ```
-    /// # #[cfg(feature = "memory")]
+    /// # #[cfg(all(feature = "memory", feature = "testing"))]
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), hyper_session::Error> {
     /// use http::Request;
@@ -172,7 +172,7 @@ impl<K: ServerKind> Builder<K> {
     /// assert_eq!(shop.end_sessions_of("ada", None).await?, 2);
     /// # Ok(())
     /// # }
-    /// # #[cfg(not(feature = "memory"))]
+    /// # #[cfg(not(all(feature = "memory", feature = "testing")))]
     /// # fn main() {}
     /// ```
     pub fn linked_cookie(mut self, name: impl Into<String>) -> Self {
