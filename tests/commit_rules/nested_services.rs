@@ -610,7 +610,7 @@ fn b8_a_session_that_was_only_read_leaves_a_token_in_the_response_alone() {
 }
 
 /// The store cannot look up the token of another session that the response sets. A change that was to go there is not saved, which
-/// is an error. What was saved before yields to that token, and is reported if the client does not get it.
+/// is an error. A session that was saved before yields to that token, and is reported if the client does not get it.
 #[test]
 fn b8_a_token_in_the_response_that_cannot_be_looked_up() {
     for (saves, knows) in [(false, true), (true, true), (true, false)] {
