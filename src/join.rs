@@ -14,13 +14,17 @@ pub(crate) async fn join_all<I, T, F>(items: impl IntoIterator<Item = I>, step: 
 where
     F: Future<Output = T>,
 {
-    let mut items = items.into_iter();
+    let mut items = items.into_iter().fuse();
+    let mut has_more = true;
     let mut results: Vec<Option<T>> = Vec::new();
     let mut running: Vec<(usize, Pin<Box<F>>)> = Vec::new();
     poll_fn(|cx| {
         loop {
             while running.len() < WIDTH {
-                let Some(item) = items.next() else { break };
+                let Some(item) = items.next() else {
+                    has_more = false;
+                    break;
+                };
                 running.push((results.len(), Box::pin(step(item))));
                 results.push(None);
             }
@@ -34,11 +38,11 @@ where
                 }
                 Poll::Pending => true,
             });
-            if running.is_empty() && items.size_hint().1 == Some(0) {
+            if running.is_empty() && !has_more {
                 return Poll::Ready(());
             }
             // The steps that were just added have not been polled yet.
-            if running.len() == before || items.size_hint().1 == Some(0) {
+            if running.len() == before || !has_more {
                 return Poll::Pending;
             }
         }

@@ -29,16 +29,18 @@
 //!
 //! # Overview
 //!
+//! [Words](#words) explains the terms.
+//!
 //! - [`SessionService`] wraps a service, and [`SessionExt::session`] gets the session from the request.
-//!   [`session_fn`] makes a service from a function that takes a [`SessionHandle`] beside the request. For tower, there is
+//!   [`session_fn`] makes a service from a function that takes the request and a [`SessionHandle`]. For tower, there is
 //!   [`SessionLayer`] (feature `tower`).
-//! - [`Session`] holds the values that a handler reads and changes. Loading it is asynchronous, and reading and
-//!   writing are not. Changes are saved automatically when the response head is ready.
+//! - [`Session`] holds the values that a handler reads and changes. Loading it is asynchronous. Reading and writing
+//!   values is not. Changes are saved automatically when the response head is ready.
 //! - [`CookieStore`] keeps sessions in cookies, under one [`AppKey`] or a [`Keyring`].
 //! - [`ServerStore`] keeps sessions on the server, in a [`Backend`](store::Backend): [`RedisStore`] (feature `redis`) in Redis,
 //!   [`SqliteStore`] (feature `sqlite`) in a file, [`MemoryStore`] (feature `memory`) in this process. Their entries
 //!   [can be sealed](store::Builder::seal_records).
-//! - [`Session::login`] records the user and gives the session a new token; [`ServerStore::sessions_of`] lists a user's sessions,
+//! - [`Session::login`] records the user and gives the session a new token. [`ServerStore::sessions_of`] lists a user's sessions,
 //!   and [`ServerStore::end_sessions_of`] ends them: "log out everywhere".
 //! - [`Revocations`] make a logout final for cookie sessions that `login` began: a copied cookie is refused. They are kept in
 //!   memory, in an SQLite file or in Redis.
@@ -46,8 +48,8 @@
 //!   [`CrossOriginProtection`] refuses the forms of other sites.
 //! - `device_bound` (feature `device-bound`) binds sessions to the devices of their browsers, so that stolen cookies stop
 //!   working within minutes.
-//! - [`SessionWatch`] is the session of a WebSocket or a stream of events; a [`MigratingStore`](store::MigratingStore) takes over
-//!   the sessions of another store.
+//! - [`SessionWatch`] is the session of a WebSocket or a stream of events.
+//! - [`MigratingStore`](store::MigratingStore) takes over the sessions of another store.
 //! - [`CookieOptions`](cookie::CookieOptions) say how the cookie is set, [`Timeouts`] how long a session lasts.
 //!   [`plain_http_on`](store::Builder::plain_http_on) is for services that are reached both by http and by https.
 //! - [`Key`] names a value and its type; [`Session::get_all`] reads all values as a struct of yours. [`Session::update`] and
@@ -63,12 +65,12 @@
 //! | token | the text in the session cookie; secret |
 //! | session id | the public name of a session, safe to log |
 //! | seal | encrypt and sign, with a key that is derived from the [`AppKey`] |
-//! | idle timeout | how long a session lasts if no handler loads it; its deadline is moved in steps, by default of a tenth |
+//! | idle timeout | how long a session lasts if no handler loads it; its deadline is moved in steps, by default of a tenth of the timeout |
 //! | absolute timeout | how long it lasts after it began, or its user last authenticated |
 //! | renew | move the idle deadline, because the session was used |
 //! | regenerate | give a session a new token and a new id |
 //! | subject | the user whom `login` bound a session to |
-//! | entry | what a server-side store keeps of one session |
+//! | entry | the bytes of one session in a server-side store |
 //! | session list | the list of a subject's sessions, which server-side stores keep |
 //! | flash value | a value for the next page, which is read once |
 //! | label | a name by which sessions in cookies can be ended later |
@@ -122,21 +124,21 @@
 //! | called `save`, which failed | the handler's response is sent; the session is saved again only if the handler calls `save` again |
 //! | wrote after the head was sent | the write returns an error |
 //!
-//! If a session cannot be saved, the response is replaced by a 503 (a 500 if a later attempt cannot help), and its cookie is
-//! not sent. A failure of work that the handler did not ask for, such as a renewal, does not fail the request. If a session
-//! cannot be loaded, the handler gets the error, and no cookie is removed.
+//! If a session cannot be saved, the response is replaced by a 503 (a 500 if a later attempt cannot help), and the session's
+//! cookie is not sent. A failure of work that the handler did not ask for, such as a renewal, does not fail the request. If a
+//! session cannot be loaded, the handler gets the error, and no cookie is removed.
 //!
-//! If a cookie is forged, expired or unknown, the handler gets an empty session and the cookie is removed. An [`Event`]
-//! holds the reason, which the client does not learn. On a server-side store or with revocations, a token that
-//! `regenerate` or `login` replaced within the last minute gives an empty session, too. Its cookie is not removed: the
-//! browser has the new token, or is about to get it. Cookies that may be valid elsewhere are not removed either, for
-//! example those under an unknown key: see [`Refusal::removes_cookie`].
+//! If a cookie is forged, expired or unknown, the handler gets an empty session and the cookie is removed. The client does not
+//! learn the reason, but an [`Event`] reports it. On a server-side store or with revocations, a superseded token gives an
+//! empty session, too. Its cookie is not removed: the browser has the new token, or is about to get it. Cookies that may be
+//! valid elsewhere are not removed either, for example those under an unknown key: see [`Refusal::removes_cookie`].
 //!
 //! # Cancel safety
 //!
 //! hyper drops a response's future when the client goes away. If that happens before the handler is done, nothing is saved.
 //! If it happens afterwards, a save is done completely or not at all. A `destroy` or `regenerate` is completed in the
-//! background, on the tokio runtime where it was dropped. A graceful shutdown waits for connections, not for this work.
+//! background, on the tokio runtime where the future was dropped. A graceful shutdown waits for connections, not for this
+//! work.
 //!
 //! # Features
 //!
@@ -304,7 +306,7 @@ mod tests {
 
     // T38: types that are shared between threads must be `Send` and `Sync`.
     #[test]
-    fn public_types_cross_threads_and_panics() {
+    fn public_types_are_send_and_sync() {
         fn shared<T: Send + Sync + 'static>() {}
         fn sendable<T: Send>() {}
         shared::<Session>();

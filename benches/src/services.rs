@@ -1,6 +1,8 @@
 //! The services that are compared. Each does the same for the same path, with a session of the same values.
 
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use http::header::COOKIE;
@@ -11,7 +13,7 @@ use hyper_session::store::Store;
 use hyper_session::{Error, Session, SessionExt, SessionHandle, SessionService, session_fn};
 
 use crate::ready;
-use crate::tokens::{cookie_pair, text_of};
+use crate::tokens::{cookie_pair, plain_store, text_of};
 
 /// The body of requests in process, and of all responses.
 pub type Body = Full<Bytes>;
@@ -91,6 +93,42 @@ where
         std::hint::black_box(Action::of(&request));
         Ok(hello())
     })
+}
+
+/// The service without a session layer, whose response to a change has the head of ours: what any service spends that sets such a
+/// cookie. Each response has another cookie.
+pub fn with_head_of_change<B>() -> impl Service<
+    Request<B>,
+    Response = Response<Body>,
+    Error = Error,
+    Future = impl Future<Output = Result<Response<Body>, Error>> + Send,
+> + Clone
+where
+    B: hyper::body::Body + Send + 'static,
+{
+    let heads: Arc<[HeaderMap]> = heads_of_changes().into();
+    let next = Arc::new(AtomicUsize::new(0));
+    service_fn(move |request: Request<B>| {
+        let (heads, next) = (Arc::clone(&heads), Arc::clone(&next));
+        async move {
+            let mut response = hello();
+            if Action::of(&request) == Action::Change {
+                let head = &heads[next.fetch_add(1, Ordering::Relaxed) % heads.len()];
+                for (name, value) in head {
+                    response.headers_mut().append(name, value.clone());
+                }
+            }
+            Ok(response)
+        }
+    })
+}
+
+/// The heads of as many changes as are under way at once.
+fn heads_of_changes() -> Vec<HeaderMap> {
+    let mut ours = Arm::hyper("hyper-session", by_extension(plain_store()));
+    let cookie = ours.login();
+    let change = |_| ours.call(request(Action::Change, cookie.as_ref())).headers().clone();
+    (0..32).map(change).collect()
 }
 
 fn act(session: &Session, action: Action) -> Result<Response<Body>, Error> {
@@ -225,6 +263,9 @@ pub fn request(action: Action, cookie: Option<&HeaderValue>) -> Request<Body> {
     }
     request
 }
+
+/// The bare service that sends the head of a change.
+pub const WITH_HEAD: &str = "bare with the same head";
 
 /// Ours with all the defaults, on a connection that brings the cookie which it was sent last.
 pub const MEMO: &str = "hyper-session-memo";

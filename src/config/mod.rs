@@ -1,4 +1,4 @@
-//! Options that all stores have in common: the cookie, the timeouts, the observer. Checked once, then fixed.
+//! Options that all stores have in common: the cookie, the timeouts, the observer. Checked when a store is built, then fixed.
 
 mod lifetimes;
 mod renewal;

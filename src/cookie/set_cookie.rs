@@ -151,7 +151,7 @@ impl CookieTemplate {
         })
     }
 
-    /// Removes the cookie of a companion, also in the retired scopes and under the retired names.
+    /// Returns the lines that remove the cookie of a companion, also in the retired scopes and under the retired names.
     #[cfg(feature = "device-bound")]
     pub(crate) fn remove_everywhere(&self) -> Result<SetCookies, Error> {
         let mut lines = SetCookies::new();
@@ -220,7 +220,7 @@ impl CookieTemplate {
         Err(Error::new(Kind::TooLarge { size: token + names, limit }))
     }
 
-    /// Sets the cookie to `token`, for `lifetime` or Max-Age, whichever is shorter. `held` tells which further chunks the client
+    /// Returns the lines that set the cookie to `token`, for `lifetime` or Max-Age, whichever is shorter. `held` tells which further chunks the client
     /// has (bit `n` for `name.n`): chunks that the token does not fill are removed. So is the number after a chunk that is exactly
     /// full, since a reader would take what is there for the next chunk.
     ///
@@ -257,7 +257,7 @@ impl CookieTemplate {
         Ok(lines)
     }
 
-    /// Removes the cookie and the chunks that the client holds, with the attributes with which they were set.
+    /// Returns the lines that remove the cookie and the chunks that the client holds, with the attributes with which they were set.
     pub(crate) fn remove(&self, held: u8) -> Result<SetCookies, Error> {
         let mut lines = SetCookies::new();
         remove(&self.name, &self.text, held, &mut lines)?;

@@ -13,17 +13,17 @@ pub(crate) const NONCE_LEN: usize = 12;
 const BATCH: usize = 64;
 
 /// The first bytes of the id of the sealed entry or session.
-pub(crate) type Subject = [u8; 4];
+pub(crate) type IdStart = [u8; 4];
 
 /// A source of random bytes. There is one implementation for users. Tests add others.
 pub(crate) trait Random: Send + Sync {
     /// Fills `out` with random bytes, or fails.
     fn fill(&self, out: &mut [u8]) -> Result<(), Error>;
 
-    /// Returns a nonce. It is public, and must never be used twice under one key. `subject` is the beginning of the id of
+    /// Returns a nonce. It is public, and must never be used twice under one key. `id` is the beginning of the id of
     /// the sealed entry or session, or zeros.
-    fn nonce(&self, subject: Subject) -> Result<[u8; NONCE_LEN], Error> {
-        let _ = subject;
+    fn nonce(&self, id: IdStart) -> Result<[u8; NONCE_LEN], Error> {
+        let _ = id;
         let mut nonce = [0; NONCE_LEN];
         self.fill(&mut nonce)?;
         Ok(nonce)
@@ -71,13 +71,13 @@ impl Random for SystemRandom {
     }
 
     /// Nonces are public, so they may wait in memory. Ids, tokens and keys are never drawn in advance.
-    fn nonce(&self, subject: Subject) -> Result<[u8; NONCE_LEN], Error> {
+    fn nonce(&self, id: IdStart) -> Result<[u8; NONCE_LEN], Error> {
         let drawn = NONCES.with_borrow_mut(|batch| batch.next(self))?;
         // Reading the clock is not a system call where the kernel shares it with processes (vDSO), as Linux does.
         let nanoseconds =
             SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_nanos());
         #[allow(clippy::cast_possible_truncation)] // the low 64 bits are enough to differ
-        Ok(hedge(drawn, nanoseconds as u64, subject))
+        Ok(hedge(drawn, nanoseconds as u64, id))
     }
 }
 
@@ -86,11 +86,11 @@ impl Random for SystemRandom {
 ///
 /// A batch is uniformly random and used once, so its XOR with a value that does not depend on it is uniformly random, too.
 /// Two copies of one batch give the same nonce only for the same nanosecond and the same first bytes of an id.
-fn hedge(drawn: [u8; NONCE_LEN], nanoseconds: u64, subject: Subject) -> [u8; NONCE_LEN] {
+fn hedge(drawn: [u8; NONCE_LEN], nanoseconds: u64, id: IdStart) -> [u8; NONCE_LEN] {
     let mut context = [0; NONCE_LEN];
-    let (moment, id) = context.split_at_mut(8);
+    let (moment, start) = context.split_at_mut(8);
     moment.copy_from_slice(&nanoseconds.to_be_bytes());
-    id.copy_from_slice(&subject);
+    start.copy_from_slice(&id);
     let mut nonce = drawn;
     nonce.iter_mut().zip(context).for_each(|(byte, context)| *byte ^= context);
     nonce
@@ -176,28 +176,28 @@ pub(crate) mod tests {
     fn t16_copies_of_one_batch_give_different_nonces() {
         let drawn = [0x5a; NONCE_LEN];
         let moments = [0, 1, 1_800_000_000_000_000_000, 1_800_000_000_000_000_001, u64::MAX];
-        let subjects = [[0; 4], [0, 0, 0, 1], [1, 0, 0, 0], [0xff; 4]];
+        let ids = [[0; 4], [0, 0, 0, 1], [1, 0, 0, 0], [0xff; 4]];
         let mut seen = HashSet::new();
         for nanoseconds in moments {
-            for subject in subjects {
-                assert!(seen.insert(hedge(drawn, nanoseconds, subject)), "{nanoseconds} {subject:?}");
+            for id in ids {
+                assert!(seen.insert(hedge(drawn, nanoseconds, id)), "{nanoseconds} {id:?}");
             }
         }
-        assert_eq!(seen.len(), moments.len() * subjects.len());
+        assert_eq!(seen.len(), moments.len() * ids.len());
     }
 
     // The other half: one moment and one session, sealed twice, depend on the batch only.
     #[test]
     fn t16_a_hedged_nonce_is_as_random_as_its_batch() {
-        let (nanoseconds, subject) = (1_800_000_000_123_456_789, *b"sess");
+        let (nanoseconds, id) = (1_800_000_000_123_456_789, *b"sess");
         let mut seen = HashSet::new();
         for byte in 0..=255_u8 {
             for at in 0..NONCE_LEN {
                 let mut drawn = [0; NONCE_LEN];
                 drawn[at] = byte;
-                let nonce = hedge(drawn, nanoseconds, subject);
+                let nonce = hedge(drawn, nanoseconds, id);
                 // XOR with a constant: a second XOR undoes it, so it is one to one.
-                assert_eq!(hedge(nonce, nanoseconds, subject), drawn);
+                assert_eq!(hedge(nonce, nanoseconds, id), drawn);
                 seen.insert(nonce);
             }
         }
@@ -209,9 +209,9 @@ pub(crate) mod tests {
     fn t16_a_restored_batch_does_not_repeat_a_nonce() {
         SystemRandom.nonce([0; 4]).unwrap();
         let image = NONCES.with_borrow(|batch| (batch.nonces, batch.left));
-        let restored = |subject| {
+        let restored = |id| {
             NONCES.with_borrow_mut(|batch| (batch.nonces, batch.left) = image);
-            SystemRandom.nonce(subject).unwrap()
+            SystemRandom.nonce(id).unwrap()
         };
         let seen: HashSet<_> = (0..1_000_u32).map(|n| restored(n.to_be_bytes())).collect();
         assert_eq!(seen.len(), 1_000);

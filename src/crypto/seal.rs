@@ -14,7 +14,7 @@ use super::derive::Info;
 use super::envelope::{EPOCH_SECONDS, HEADER_LEN, Header, MAC_LEN, OVERHEAD, TAG_LEN};
 use super::hour_keys::HourKeys;
 use super::keyring::{Keyring, RingKey};
-use super::random::Subject;
+use super::random::IdStart;
 use super::secret_text::SecretText;
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind};
@@ -130,7 +130,7 @@ impl Sealer {
     /// Works as [`seal_text`](Self::seal_text), without the text. The result opens only together with the same `place`.
     pub(crate) fn seal_bytes(&self, now: Timestamp, place: &[u8], parts: &[&[u8]]) -> Result<Vec<u8>, Error> {
         let key = self.keys.first().ok_or_else(|| Error::new(Kind::Internal("a keyring without a key")))?;
-        let nonce = self.random.nonce(subject_of(place, parts))?;
+        let nonce = self.random.nonce(id_of(place, parts))?;
         let header = Header { key: key.ring.id, epoch: epoch_of(now), nonce };
         key.seal(header, place, parts)
     }
@@ -244,7 +244,7 @@ impl SealKey {
 
 /// Returns the beginning of the id of the sealed entry, to which the token is bound, or of the sealed session, with which the
 /// first part begins.
-fn subject_of(place: &[u8], parts: &[&[u8]]) -> Subject {
+fn id_of(place: &[u8], parts: &[&[u8]]) -> IdStart {
     let id = if place.is_empty() { parts.first().copied().unwrap_or_default() } else { place };
     id.first_chunk().copied().unwrap_or_default()
 }

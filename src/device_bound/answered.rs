@@ -1,12 +1,13 @@
 //! The challenges that were answered moments ago in this process: each is accepted once.
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use crate::clock::Timestamp;
+use crate::lock::lock;
 
 /// The end of a sealed challenge, which is its signature: 132 bits.
-type Mark = [u8; 22];
+type ChallengeTail = [u8; 22];
 
 /// How many challenges are remembered: at one refresh in eight minutes, those of a hundred thousand devices. Beyond that, the
 /// oldest are forgotten. An answer that is replayed then gains nothing, because the bound cookie that it is worth does not
@@ -20,28 +21,28 @@ pub(super) struct Answered {
 
 #[derive(Default)]
 struct Inner {
-    known: HashSet<Mark>,
+    known: HashSet<ChallengeTail>,
     /// With the time from which on each is too old, in the order of their answers.
-    order: VecDeque<(Timestamp, Mark)>,
+    order: VecDeque<(Timestamp, ChallengeTail)>,
 }
 
 impl Answered {
     /// Notes that the challenge of this text was answered at `now`. It is remembered until `end`, when it is too old. Returns
     /// false if it was answered before.
     pub(super) fn first(&self, challenge: &str, end: Timestamp, now: Timestamp) -> bool {
-        let Some(&mark) = challenge.as_bytes().last_chunk() else { return false };
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(&tail) = challenge.as_bytes().last_chunk() else { return false };
+        let mut inner = lock(&self.inner);
         let Inner { known, order } = &mut *inner;
-        // One whose end is later, because it came from a host with another clock, keeps those behind it for longer.
-        let over = |(end, _): &&(Timestamp, Mark)| *end <= now;
-        while order.front().as_ref().is_some_and(over) || order.len() >= MAX {
+        // A challenge of a host whose clock is ahead keeps the challenges behind it for longer.
+        let is_too_old = |(end, _): &&(Timestamp, ChallengeTail)| *end <= now;
+        while order.front().as_ref().is_some_and(is_too_old) || order.len() >= MAX {
             let Some((_, oldest)) = order.pop_front() else { break };
             known.remove(&oldest);
         }
-        if !known.insert(mark) {
+        if !known.insert(tail) {
             return false;
         }
-        order.push_back((end, mark));
+        order.push_back((end, tail));
         true
     }
 }

@@ -201,7 +201,8 @@ impl Binder {
         // If the clock of the host that bound the session is ahead, its minute is not told from hours here.
         let in_grace = now.saturating_since(binding.since) < SUPERSEDED_FOR
             && binding.since.saturating_since(now) <= MAX_CLOCK_SKEW;
-        in_grace || self.has_valid(cookies, retired, &binding.key, memo, now)
+        let is_valid = |keys: &NamedKeys, cookies: &_| keys.has_valid(cookies, &binding.key, memo, now);
+        in_grace || self.any_name(cookies, retired, is_valid)
     }
 
     /// Returns true if one of these bound cookies is of the device that the session is bound to. It may have expired on its way.
@@ -211,21 +212,8 @@ impl Binder {
         cookies: &FoundCookies,
         retired: &[FoundCookies],
     ) -> bool {
-        self.has_valid(cookies, retired, &binding.key, None, Timestamp::from_unix(0))
-    }
-
-    /// Returns true if one of these bound cookies, or of those under the retired names, is of the device that holds `key`, and has not
-    /// expired at `now`.
-    fn has_valid(
-        &self,
-        cookies: &FoundCookies,
-        retired: &[FoundCookies],
-        key: &PublicKey,
-        memo: Option<&BoundCookieMemo>,
-        now: Timestamp,
-    ) -> bool {
-        let has = |keys: &NamedKeys, cookies| has_valid_cookie(&keys.tagger, cookies, key, memo, now);
-        has(&self.keys, cookies) || self.retired.iter().zip(retired).any(|(keys, cookies)| has(keys, cookies))
+        let epoch = Timestamp::from_unix(0);
+        self.any_name(cookies, retired, |keys, cookies| keys.has_valid(cookies, &binding.key, None, epoch))
     }
 
     /// Returns true if a session was bound moments ago, by whichever clock. Its browser may have sent a request before that, and
@@ -238,25 +226,24 @@ impl Binder {
     /// Returns true if one of these bound cookies could show here that a device is present: its key is known, and it has not
     /// expired. Its tag is not checked. `retired` are the cookies under each retired name of the session's.
     pub(crate) fn may_count(&self, cookies: &FoundCookies, retired: &[FoundCookies], now: Timestamp) -> bool {
-        self.has_readable(cookies, retired, |untested| now < untested.until())
+        self.any_name(cookies, retired, |keys, cookies| {
+            keys.has_readable(cookies, |untested| now < untested.until())
+        })
     }
 
     /// Returns true if one of these bound cookies has a key that is known here. It may have expired on its way. Its tag is not
     /// checked.
     pub(crate) fn has_known_key(&self, cookies: &FoundCookies, retired: &[FoundCookies]) -> bool {
-        self.has_readable(cookies, retired, |_| true)
+        self.any_name(cookies, retired, |keys, cookies| keys.has_readable(cookies, |_| true))
     }
 
-    fn has_readable(
+    /// Returns true if `has` is true of the keys for one name of the session's cookie, and the cookies under that name.
+    fn any_name(
         &self,
         cookies: &FoundCookies,
         retired: &[FoundCookies],
-        counts: impl Fn(&Untested) -> bool,
+        has: impl Fn(&NamedKeys, &FoundCookies) -> bool,
     ) -> bool {
-        let has = |keys: &NamedKeys, cookies: &FoundCookies| {
-            let mut values = cookies.companions(BOUND);
-            values.any(|value| Untested::read(&keys.tagger, value).as_ref().is_some_and(&counts))
-        };
         has(&self.keys, cookies) || self.retired.iter().zip(retired).any(|(keys, cookies)| has(keys, cookies))
     }
 
@@ -467,6 +454,42 @@ impl NamedKeys {
             tagger: Tagger::new(keys, Purpose::BoundCookie, name)?,
         })
     }
+
+    /// Returns true if one of these bound cookies is of the device that holds `key`, and has not expired at `now`.
+    ///
+    /// A sibling subdomain can plant some. A cookie that is refused before its tag is checked, or that came before, does not count
+    /// among the cookies that are tried.
+    fn has_valid(
+        &self,
+        cookies: &FoundCookies,
+        key: &PublicKey,
+        memo: Option<&BoundCookieMemo>,
+        now: Timestamp,
+    ) -> bool {
+        let mut tried = SmallVec::<[&[u8]; MAX_CANDIDATES]>::new();
+        cookies.companions(BOUND).any(|value| {
+            if let Some(until) = memo.and_then(|memo| memo.recall(key, value)) {
+                return now < until;
+            }
+            let Some(untested) = Untested::read(&self.tagger, value) else { return false };
+            let until = untested.until();
+            if until <= now || tried.len() == MAX_CANDIDATES || tried.contains(&value) {
+                return false;
+            }
+            tried.push(value);
+            let is_of_device = untested.is_of(&self.tagger, key);
+            if let Some(memo) = memo.filter(|_| is_of_device) {
+                memo.keep(key, value, until);
+            }
+            is_of_device
+        })
+    }
+
+    /// Returns true if one of these bound cookies has a key that is known here, and `counts`. Its tag is not checked.
+    fn has_readable(&self, cookies: &FoundCookies, counts: impl Fn(&Untested) -> bool) -> bool {
+        let mut values = cookies.companions(BOUND);
+        values.any(|value| Untested::read(&self.tagger, value).as_ref().is_some_and(&counts))
+    }
 }
 
 impl Paths {
@@ -487,36 +510,6 @@ impl Paths {
         }
         Ok(paths)
     }
-}
-
-/// Returns true if one of these cookies shows that the device that holds `key` is present.
-///
-/// A sibling subdomain can plant some. A cookie that is refused before its tag is checked, or that came before, does not count
-/// among the cookies that are tried.
-fn has_valid_cookie(
-    tagger: &Tagger,
-    cookies: &FoundCookies,
-    key: &PublicKey,
-    memo: Option<&BoundCookieMemo>,
-    now: Timestamp,
-) -> bool {
-    let mut tried = SmallVec::<[&[u8]; MAX_CANDIDATES]>::new();
-    cookies.companions(BOUND).any(|value| {
-        if let Some(until) = memo.and_then(|memo| memo.recall(key, value)) {
-            return now < until;
-        }
-        let Some(untested) = Untested::read(tagger, value) else { return false };
-        let until = untested.until();
-        if until <= now || tried.len() == MAX_CANDIDATES || tried.contains(&value) {
-            return false;
-        }
-        tried.push(value);
-        let is_of_device = untested.is_of(tagger, key);
-        if let Some(memo) = memo.filter(|_| is_of_device) {
-            memo.keep(key, value, until);
-        }
-        is_of_device
-    })
 }
 
 /// Returns true if browsers send a request to a path as it is: they resolve segments of dots, take what follows two slashes for a

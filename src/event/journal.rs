@@ -15,6 +15,7 @@ const WINDOW: u64 = 60;
 pub(super) struct Journal {
     windows: Mutex<BTreeMap<Kind, Window>>,
     outages: Mutex<BTreeMap<&'static str, Outage>>,
+    /// The number of outages, which each call of a store reads without a lock.
     failing: AtomicUsize,
 }
 

@@ -185,6 +185,14 @@ impl CookieFormat {
 }
 
 /// The place from which a session is still to be moved, in an [`EventKind::Migrating`](crate::EventKind::Migrating).
+///
+/// # Examples
+///
+/// ```
+/// use hyper_session::MigrationSource;
+///
+/// assert_eq!(MigrationSource::RetiredName.as_str(), "retired_name"); // a label that stays the same
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum MigrationSource {
@@ -208,6 +216,14 @@ impl MigrationSource {
 }
 
 /// An operation of a store, in an [`EventKind::StoreFailed`](crate::EventKind::StoreFailed) for example.
+///
+/// # Examples
+///
+/// ```
+/// use hyper_session::Operation;
+///
+/// assert_eq!(Operation::Regenerate.as_str(), "regenerate"); // a label that stays the same
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Operation {
@@ -385,6 +401,14 @@ impl fmt::Display for Refusal {
 }
 
 /// The reason why changes were dropped on purpose, in an [`EventKind::ChangesDropped`](crate::EventKind::ChangesDropped).
+///
+/// # Examples
+///
+/// ```
+/// use hyper_session::DropReason;
+///
+/// assert_eq!(DropReason::SessionEnded.as_str(), "session_ended"); // a label that stays the same
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DropReason {

@@ -1,7 +1,7 @@
-//! Guides: choosing a store, values, the cookie, logins, revocation, device-bound sessions, forms, servers and frameworks,
-//! connections that stay open, changing the store, keys, security, operation, testing, migration, and limits.
+//! Guides, one for each topic.
 //!
-//! Every example is compiled, except two that need another crate's server or exporter, and run unless it needs a server.
+//! Every example is compiled, except two that need another crate's server or exporter. It is also run, unless it needs a
+//! Redis server.
 
 #[doc = include_str!("choosing_a_store.md")]
 pub mod choosing_a_store {}

@@ -1,10 +1,11 @@
 //! A limit on the revocations of one subject, so that logging out in a loop cannot fill the log.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use crate::clock::Timestamp;
+use crate::lock::lock;
 use crate::session::Name;
 
 /// Counts the revocations of each subject within a horizon, approximately and never too low. It is a count-min sketch
@@ -42,7 +43,7 @@ impl Budget {
 
     /// Counts one revocation of `owner`. Returns false if there were too many.
     pub(super) fn spend(&self, owner: Name, now: Timestamp, horizon: Duration) -> bool {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.state);
         let age = now.as_unix().saturating_sub(state.began);
         if age > horizon.as_secs() {
             let current = state.generations[0].take();

@@ -254,7 +254,7 @@ impl Follower {
         if page.more {
             return Ok(End { position: reached, ..end });
         }
-        if register.recent.has_lost(page.top) {
+        if register.recent.check_off(page.top) {
             lock(&self.end).lost = true;
             return heal(log, register, Loss::Recent).await;
         }
@@ -368,7 +368,7 @@ async fn heal(log: &dyn AnyLog, register: &Register, loss: Loss) -> Result<End, 
         (end, top, began) = read_on(log, register, end.position, |_| ()).await?;
     }
     // Every entry that this process appended is in the log, or was written again.
-    register.recent.has_lost(highest);
+    register.recent.check_off(highest);
     register.note_confirmed(top, began);
     Ok(end)
 }

@@ -1,10 +1,11 @@
 //! A log within this process: it gives positions, and does not outlive the process.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use super::revocation::MAX_POSITION;
 use crate::crypto::Random;
 use crate::error::Error;
+use crate::lock::lock;
 
 /// Gives positions. The revocations are only in the set of this process.
 pub(super) struct MemoryLog {
@@ -22,7 +23,7 @@ impl MemoryLog {
 
     /// Takes the next position, and calls `apply` before any session can be given it.
     pub(super) fn append(&self, apply: impl FnOnce(u64)) -> u64 {
-        let mut top = self.top.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut top = lock(&self.top);
         *top = top.saturating_add(1).min(MAX_POSITION);
         apply(*top);
         *top

@@ -76,9 +76,9 @@ impl RecentEntries {
         dropped || recent.iter().any(is_between)
     }
 
-    /// Returns true if the log was read to `top`, and an entry that this process appended was missing. Each entry is
-    /// checked once.
-    pub(super) fn has_lost(&self, top: u64) -> bool {
+    /// Checks the entries that this process appended, and that the log must have had where it was read to `top`. Returns true if one
+    /// was missing. Each entry is checked once.
+    pub(super) fn check_off(&self, top: u64) -> bool {
         let mut missing: HashMap<Revocation, Vec<Unread>> = HashMap::new();
         lock(&self.unread).retain(|entry| {
             let due = entry.last <= top;
@@ -136,7 +136,7 @@ mod tests {
             entries.expect(Unread { above: 0, last: 1, revocation: owner() });
         }
         assert_eq!(lock(&entries.unread).len(), MAX_RECENT);
-        assert!(entries.has_lost(1));
+        assert!(entries.check_off(1));
         assert_eq!(lock(&entries.unread).len(), 0);
     }
 
@@ -203,7 +203,7 @@ mod tests {
                 entries.expect(Unread { above: last - 1, last, revocation: owner() });
             }
             entries.remember(there.iter().map(|position| (*position, owner())), true);
-            assert_eq!(entries.has_lost(4), lost, "{there:?}");
+            assert_eq!(entries.check_off(4), lost, "{there:?}");
         }
     }
 }

@@ -348,11 +348,9 @@ impl Register {
 
     /// Revokes, and returns the position when the revocation is durable. Every process will then learn of it.
     pub(crate) async fn revoke(&self, revocations: Vec<Revocation>) -> Result<Position, Error> {
-        if let Some(position) = self.revoke_at_once(&revocations) {
-            return Ok(position);
-        }
-        let Storage::Log(log) = &self.storage else {
-            return Ok(self.known_position());
+        let log = match &self.storage {
+            Storage::Memory(log) => return Ok(self.append_in_memory(log, &revocations, || ())),
+            Storage::Log(log) => log,
         };
         let highest = self.highest.load(Ordering::Acquire);
         let last = log.append(revocations.clone(), highest).await?;

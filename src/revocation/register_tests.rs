@@ -338,9 +338,9 @@ async fn an_entry_of_another_host_is_not_taken_for_a_lost_one() {
         let register = Register::over(Arc::new(At(2)), &SystemRandom).unwrap();
         assert_eq!(register.revoke(vec![revocation]).await.unwrap().sequence, 2);
         register.take_in(&[read(there)]);
-        assert!(!register.recent.has_lost(1), "the log was not read so far");
-        assert_eq!(register.recent.has_lost(2), lost, "an entry at {there}");
-        assert!(!register.recent.has_lost(2), "each entry is checked once");
+        assert!(!register.recent.check_off(1), "the log was not read so far");
+        assert_eq!(register.recent.check_off(2), lost, "an entry at {there}");
+        assert!(!register.recent.check_off(2), "each entry is checked once");
     }
 }
 

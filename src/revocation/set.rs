@@ -1,11 +1,13 @@
 //! The exact set of revocations: read without locks, without allocations, and without a write to shared memory.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use arc_swap::{ArcSwap, Guard};
 
 use super::revocation::{Key, Mark};
+
+use crate::lock::lock;
 
 /// The number of parts. Each grows separately, so that an insert copies a 64th of the set at most.
 const PARTS: usize = 64;
@@ -124,7 +126,7 @@ impl Set {
 
     /// Locks the set for a writer. No foreign code runs under this lock, so poisoning is harmless.
     fn lock(&self) -> MutexGuard<'_, ()> {
-        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.writer)
     }
 
     /// Returns the number of bytes that the set holds.

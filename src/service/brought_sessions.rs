@@ -5,9 +5,7 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use crate::clock::Timestamp;
-#[cfg(feature = "device-bound")]
-use crate::session::Recency;
-use crate::session::Record;
+use crate::session::{Recency, Record};
 use crate::store::{EndedBy, Store, StoreFuture};
 
 /// A token of the request, of a session that it cannot use.
@@ -22,7 +20,7 @@ pub(super) struct BroughtSessions {
     /// not have.
     pub(super) has_newest: bool,
     /// Sessions that were not written after this do not count.
-    #[cfg(feature = "device-bound")]
+    #[cfg_attr(not(feature = "device-bound"), allow(dead_code))]
     pub(super) hidden: Option<Recency>,
     /// The tokens that were superseded moments ago.
     pub(super) superseded: Vec<UnusedToken>,
@@ -30,53 +28,33 @@ pub(super) struct BroughtSessions {
     pub(super) unusable: Vec<UnusedToken>,
 }
 
-/// Which of the sessions end.
-#[derive(Clone, Copy)]
-pub(super) enum WhichEnd {
-    All,
-    /// All, because [a login](EndedBy::Login) begins another session.
-    ByLogin,
-    /// The authentic sessions, which the request could use.
-    Authentic,
-}
-
 impl BroughtSessions {
-    /// Returns the authentic sessions that count, in the order of `several`. `None` if the session of the request is the only
-    /// authentic one.
-    #[cfg(feature = "device-bound")]
-    pub(super) fn authentic(&self) -> Option<impl Iterator<Item = &Record>> {
-        let counts = |record: &&Record| self.hidden.is_none_or(|hidden| record.recency() > hidden);
-        (!self.several.is_empty()).then(|| self.several.iter().filter(counts))
-    }
-
-    /// Ends these sessions in `store`: the authentic sessions, the sessions behind superseded tokens, and sessions that may live
-    /// elsewhere. Tokens that lead to the session `unless` do not count. `None` if there are none.
+    /// Ends the authentic sessions among these in `store`. If an action of the user ends more, `beyond_authentic` is that action: it
+    /// also ends the sessions behind superseded tokens, and sessions that may live elsewhere. Tokens that lead to the session `unless`
+    /// do not count. `None` if there are none.
     pub(super) fn end(
         &self,
-        which: WhichEnd,
+        beyond_authentic: Option<EndedBy>,
         unless: Option<&Record>,
         store: &Arc<dyn Store>,
         now: Timestamp,
     ) -> Option<StoreFuture<()>> {
         let others = self.several.get(usize::from(self.has_newest)..).unwrap_or_default().to_vec();
-        let (superseded, unusable) = match which {
-            WhichEnd::All | WhichEnd::ByLogin => (self.superseded.clone(), self.unusable.clone()),
-            WhichEnd::Authentic => (Vec::new(), Vec::new()),
-        };
-        if others.is_empty() && superseded.is_empty() && unusable.is_empty() {
+        let has_tokens = !self.superseded.is_empty() || !self.unusable.is_empty();
+        let tokens = beyond_authentic
+            .filter(|_| has_tokens)
+            .map(|by| (by, self.superseded.clone(), self.unusable.clone()));
+        if others.is_empty() && tokens.is_none() {
             return None;
         }
         let (store, unless) = (Arc::clone(store), unless.cloned());
-        let by = match which {
-            WhichEnd::ByLogin => EndedBy::Login,
-            WhichEnd::All | WhichEnd::Authentic => EndedBy::Logout,
-        };
         Some(StoreFuture::boxed(async move {
             // All are tried, even if one fails.
             let mut ended = Ok(());
             for other in others {
                 ended = ended.and(store.destroy(other, now).await);
             }
+            let Some((by, superseded, unusable)) = tokens else { return ended };
             for token in superseded {
                 ended = ended.and(store.end_superseded(&token, unless.as_ref(), by, now).await);
             }

@@ -9,7 +9,6 @@ use std::task::{Context, Poll, ready};
 
 use tokio::sync::SemaphorePermit;
 
-use super::brought_sessions::WhichEnd;
 use super::other_sessions::{EndOfOthers, EndingOthers};
 use super::response_head::Said;
 use super::slot::{Loaded, Slot};
@@ -20,7 +19,7 @@ use crate::event::{DropReason, EventKind, Operation, Refusal};
 use crate::session::{
     Changes, Committer, Continued, Disposition, Outcome, Record, Saved, Session, SessionId,
 };
-use crate::store::{LoadFuture, StoreFuture};
+use crate::store::{EndedBy, LoadFuture, StoreFuture};
 
 /// A commit of one session. If it ends or regenerates the session, it is completed even if it is dropped, so that a user
 /// whose client disconnects does not stay logged in.
@@ -181,40 +180,40 @@ impl Commit {
         }
         let now = self.now;
         let spoken_for = self.is_spoken_for;
-        let commit = self
+        let decision = self
             .loaded
             .session
             .begin_commit(self.answer, self.is_last, |record| self.slot.standing(record, now, spoken_for));
-        self.before = commit.base.as_ref().map(Record::id);
-        if let Some(reason) = commit.dropped {
+        self.before = decision.base.as_ref().map(Record::id);
+        if let Some(reason) = decision.dropped {
             self.slot.emit(EventKind::ChangesDropped { id: self.before, reason });
         }
-        self.must_finish = commit.must_finish;
-        self.outcome = commit.outcome;
-        self.logs_in = commit.changes.logs_in();
-        match (commit.outcome, commit.base) {
-            (Outcome::Save, None) if commit.ends_former => {
-                self.timed(self.slot.replace_former(commit.changes, now), Stage::Saving)
+        self.must_finish = decision.must_finish;
+        self.outcome = decision.outcome;
+        self.logs_in = decision.changes.logs_in();
+        match (decision.outcome, decision.base) {
+            (Outcome::Save, None) if decision.ends_former => {
+                self.timed(self.slot.replace_former(decision.changes, now), Stage::Saving)
             }
-            (Outcome::Save, base) => self.timed(self.slot.save(base, commit.changes, now), Stage::Saving),
+            (Outcome::Save, base) => self.timed(self.slot.save(base, decision.changes, now), Stage::Saving),
             (Outcome::Renew, Some(base)) => self.timed(
                 self.slot.connection.store().save(Some(base), Arc::new(Changes::default()), now),
                 Stage::Saving,
             ),
             (Outcome::Regenerate, Some(base)) => {
-                self.timed(self.slot.regenerate(base, commit.changes, now), Stage::Saving)
+                self.timed(self.slot.regenerate(base, decision.changes, now), Stage::Saving)
             }
             (Outcome::Destroy, Some(base)) => self.timed(self.slot.destroy(base, now), Stage::Destroying),
-            (_, None) if commit.ends_former => {
+            (_, None) if decision.ends_former => {
                 self.outcome = Outcome::Destroy;
-                self.timed(self.slot.end_former(WhichEnd::All, now), Stage::Destroying)
+                self.timed(self.slot.end_former(EndedBy::Logout, now), Stage::Destroying)
             }
             (
                 Outcome::Keep | Outcome::Renew | Outcome::Regenerate | Outcome::Destroy | Outcome::Expire,
                 _,
             ) => {
                 self.settle(None);
-                match commit.dropped {
+                match decision.dropped {
                     Some(DropReason::SessionEnded) if self.caller.gets_errors() => {
                         Stage::Failed(Error::new(Kind::Ended))
                     }
@@ -284,6 +283,13 @@ impl Commit {
         stage(answer)
     }
 
+    /// Reports how long the store took, if that is measured.
+    fn stop_stopwatch(&mut self, ok: bool) {
+        if let Some(stopwatch) = self.stopwatch.take() {
+            stopwatch.stop(self.slot.connection.config(), ok);
+        }
+    }
+
     /// Gives the session the result, and lets the next commit begin.
     fn settle(&mut self, saved: Option<Saved>) {
         self.loaded.session.commit_done(saved);
@@ -292,26 +298,15 @@ impl Commit {
 
     /// Handles the result of the store.
     fn store_answered(&mut self, answer: Result<Saved, Error>) -> Result<(), Error> {
-        let stopwatch = self.stopwatch.take();
-        let slot = Arc::clone(&self.slot);
-        let stop = |ok| stopwatch.map(|stopwatch| stopwatch.stop(slot.connection.config(), ok));
-        let operation = self.operation();
         match answer {
             Ok(saved) => {
                 let ended = matches!(saved, Saved::Ended);
                 let events = self.events_of(&saved);
-                let login = match &saved {
-                    Saved::Stored { record, .. } if self.logs_in => Some(record.id()),
-                    _ => None,
-                };
                 // The session is updated before events are emitted, because an observer may panic.
                 self.settle(Some(saved));
-                stop(true);
+                self.stop_stopwatch(true);
                 for event in events.into_iter().flatten() {
-                    slot.emit(event);
-                }
-                if let Some(id) = login {
-                    self.slot.emit(EventKind::LoggedIn { id });
+                    self.slot.emit(event);
                 }
                 // At the end of a request, only the event reports it: the response no longer depends on this session.
                 if ended && self.caller.gets_errors() { Err(Error::new(Kind::Ended)) } else { Ok(()) }
@@ -323,8 +318,9 @@ impl Commit {
                     self.outcome.is_optional() || self.is_last && self.answer == Disposition::DropValues;
                 self.loaded.session.commit_failed();
                 self.permit = None;
-                stop(false);
-                slot.emit(EventKind::StoreFailed { id: self.before, operation, error: &error });
+                self.stop_stopwatch(false);
+                let operation = self.operation();
+                self.slot.emit(EventKind::StoreFailed { id: self.before, operation, error: &error });
                 if optional {
                     return Ok(());
                 }
@@ -338,12 +334,11 @@ impl Commit {
         }
     }
 
-    /// Returns the events about the result.
-    fn events_of(&self, saved: &Saved) -> [Option<EventKind<'static>>; 2] {
-        let (merged, became) = match (saved, self.before) {
+    /// Returns the events about the result, in their order.
+    fn events_of(&self, saved: &Saved) -> [Option<EventKind<'static>>; 3] {
+        match (saved, self.before) {
             (Saved::Stored { record, conflicts, .. }, before) => {
                 let (id, conflicts) = (record.id(), *conflicts);
-                let merged = (conflicts > 0).then_some(EventKind::ConflictMerged { id, conflicts });
                 let became = match before {
                     None => Some(EventKind::Created { id }),
                     Some(from) if self.outcome == Outcome::Regenerate => {
@@ -351,18 +346,20 @@ impl Commit {
                     }
                     Some(_) => None,
                 };
-                (merged, became)
+                [
+                    (conflicts > 0).then_some(EventKind::ConflictMerged { id, conflicts }),
+                    became,
+                    self.logs_in.then_some(EventKind::LoggedIn { id }),
+                ]
             }
-            (Saved::Removed, Some(id)) => (None, Some(EventKind::Destroyed { id })),
-            (Saved::Removed, None) => (None, None),
+            (Saved::Removed, id) => [None, id.map(|id| EventKind::Destroyed { id }), None],
             // A renewal that finds the session ended drops no changes.
             (Saved::Ended, id) => {
                 let reason = DropReason::SessionEnded;
                 let dropped = !self.outcome.is_optional();
-                (None, dropped.then_some(EventKind::ChangesDropped { id, reason }))
+                [None, dropped.then_some(EventKind::ChangesDropped { id, reason }), None]
             }
-        };
-        [merged, became]
+        }
     }
 
     /// Keeps the saved session in the connection memo.
@@ -371,20 +368,7 @@ impl Commit {
             self.slot.connection.sealed(token.expose(), record, self.now);
         }
     }
-}
 
-impl Future for Commit {
-    type Output = Result<(), Error>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.is_polled = true;
-        let polled = self.advance(cx);
-        self.is_polled = false;
-        polled
-    }
-}
-
-impl Commit {
     /// Goes on until the store, or another commit, has to be waited for.
     fn advance(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         loop {
@@ -430,6 +414,17 @@ impl Commit {
                 }
             }
         }
+    }
+}
+
+impl Future for Commit {
+    type Output = Result<(), Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.is_polled = true;
+        let polled = self.advance(cx);
+        self.is_polled = false;
+        polled
     }
 }
 

@@ -14,8 +14,8 @@ use crate::store::Store;
 pub(crate) struct Connection {
     store: Arc<dyn Store>,
     memo: Option<Memo>,
-    /// A session in the memo may have ended.
-    revocable: bool,
+    /// A session in the memo may have ended, through another connection or host.
+    may_end_elsewhere: bool,
     /// Services that are cloned for each request share it.
     is_shared: bool,
 }
@@ -24,14 +24,14 @@ impl Connection {
     /// Creates the first connection of a service. It has a memo if the store wants one.
     pub(crate) fn new(store: impl Store) -> Arc<Self> {
         let memo = store.config().settings.connection_memo.then(Memo::default);
-        let revocable = !store.config().only_in_cookie;
-        Arc::new(Self { store: Arc::new(store), memo, revocable, is_shared: false })
+        let may_end_elsewhere = !store.config().only_in_cookie;
+        Arc::new(Self { store: Arc::new(store), memo, may_end_elsewhere, is_shared: false })
     }
 
     /// Creates a connection for services that are cloned for each request. A memo would be lost with each clone.
     #[cfg(any(feature = "tower", feature = "testing"))]
     pub(crate) fn without_memo(store: impl Store) -> Arc<Self> {
-        Arc::new(Self { store: Arc::new(store), memo: None, revocable: false, is_shared: true })
+        Arc::new(Self { store: Arc::new(store), memo: None, may_end_elsewhere: false, is_shared: true })
     }
 
     /// Returns another connection to the same service. Nothing that one connection learned is used for another connection.
@@ -43,7 +43,7 @@ impl Connection {
         Arc::new(Self {
             store: Arc::clone(&self.store),
             memo: self.memo.as_ref().map(|_| Memo::default()),
-            revocable: self.revocable,
+            may_end_elsewhere: self.may_end_elsewhere,
             is_shared: false,
         })
     }
@@ -65,7 +65,7 @@ impl Connection {
     pub(super) fn recall(&self, token: &[u8], now: Timestamp) -> Option<Record> {
         let record = self.memo.as_ref()?.recall(token, now)?;
         // A record that the memo does not vouch for is loaded, and refused by the store.
-        (!self.revocable || self.store.is_still_valid(&record, now)).then_some(record)
+        (!self.may_end_elsewhere || self.store.is_still_valid(&record, now)).then_some(record)
     }
 
     /// Returns true if [`opened`](Self::opened) keeps what it is given.
@@ -119,7 +119,7 @@ mod tests {
             for (one, other) in [(&first, &second), (&first, &third), (&second, &third)] {
                 assert!(!Arc::ptr_eq(one, other) && one.is_of_same_store(other), "{memo}");
             }
-            assert_eq!((second.has_memo(), second.revocable), (memo, first.revocable));
+            assert_eq!((second.has_memo(), second.may_end_elsewhere), (memo, first.may_end_elsewhere));
         }
     }
 

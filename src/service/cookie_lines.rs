@@ -52,7 +52,6 @@ impl Slot {
             }
             lines.extend(self.template().remove(self.found.tail_mask())?);
         }
-        #[cfg(feature = "device-bound")]
         lines.extend(self.remove_bound_cookie()?);
         Ok(lines)
     }

@@ -15,11 +15,17 @@ use crate::event::{EventKind, Operation, Refusal};
 use crate::session::{Recency, Record};
 use crate::store::{LoadFuture, StoreFuture};
 
-/// The result of opening the cookies of a request.
-pub(super) enum OpenResult<'a> {
+/// The reason why the cookies of a request are not opened.
+pub(super) enum Stop<'a> {
     /// Another task has loaded the session meanwhile.
     Loaded(&'a Loaded),
-    Opened(OpenedCookies),
+    Failed(Error),
+}
+
+impl From<Error> for Stop<'_> {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
 }
 
 /// The contents of the cookies of a request.
@@ -58,14 +64,6 @@ struct Tries {
     reported: usize,
 }
 
-/// The result of opening one cookie.
-enum OpenedCookie<'a> {
-    /// Another task has loaded the session meanwhile.
-    Loaded(&'a Loaded),
-    Opened(Candidate),
-    Refused(RefusedCookie),
-}
-
 /// A cookie that leads to no session which this request can use.
 struct RefusedCookie {
     refusal: Refusal,
@@ -91,7 +89,7 @@ impl Slot {
         &'a self,
         now: Timestamp,
         permit: &mut Option<SemaphorePermit<'a>>,
-    ) -> Result<OpenResult<'a>, Error> {
+    ) -> Result<OpenedCookies, Stop<'a>> {
         let config = self.connection.config();
         let retired = config.cookie.retired_cookies();
         let mut opened = OpenedCookies {
@@ -126,9 +124,8 @@ impl Slot {
                 let assemblies = found.assemblies(head, |number| chunk_size(cookie_name, number));
                 let signatures = tries.signatures;
                 match self.open_cookie(name, found, assemblies, &mut tries, now, permit).await? {
-                    OpenedCookie::Loaded(loaded) => return Ok(OpenResult::Loaded(loaded)),
-                    OpenedCookie::Opened(candidate) => opened.candidates.push(candidate),
-                    OpenedCookie::Refused(refused) => self.note_refused(&mut opened, refused),
+                    Ok(candidate) => opened.candidates.push(candidate),
+                    Err(refused) => self.note_refused(&mut opened, refused),
                 }
                 // A cookie that counts against the limits counts once, in however many scopes it is.
                 if tries.signatures > signatures {
@@ -139,7 +136,7 @@ impl Slot {
         // Chunks without a first one may be planted or left behind, so they do not show that a session is dead.
         opened.all_dead &= heads > 0;
         self.remember(opened.candidates.as_slice(), now);
-        Ok(OpenResult::Opened(opened))
+        Ok(opened)
     }
 
     /// Opens one cookie. Of the ways to join its chunks, the first authentic one counts.
@@ -151,7 +148,7 @@ impl Slot {
         tries: &mut Tries,
         now: Timestamp,
         permit: &mut Option<SemaphorePermit<'a>>,
-    ) -> Result<OpenedCookie<'a>, Error> {
+    ) -> Result<Result<Candidate, RefusedCookie>, Stop<'a>> {
         let mut joined = Vec::new();
         let mut first = None;
         let mut counted = false;
@@ -175,10 +172,7 @@ impl Slot {
                     Ok(answer) => self.report_failure(answer)?,
                     Err(loading) => {
                         waited = true;
-                        match self.wait_for_store(loading, permit).await? {
-                            Ok(outcome) => outcome,
-                            Err(loaded) => return Ok(OpenedCookie::Loaded(loaded)),
-                        }
+                        self.wait_for_store(loading, permit).await?
                     }
                 },
             };
@@ -191,9 +185,7 @@ impl Slot {
                 tries.signatures += 1;
             }
             let refusal = match outcome {
-                Ok(record) => {
-                    return Ok(OpenedCookie::Opened(Candidate { record, assembly, recalled, retired: name }));
-                }
+                Ok(record) => return Ok(Ok(Candidate { record, assembly, recalled, retired: name })),
                 Err(refusal) => refusal,
             };
             // Joined in another way, the token may be authentic. Any other reason holds for each token that begins the same
@@ -215,7 +207,7 @@ impl Slot {
         if !by_form || tries.reported <= MAX_CANDIDATES {
             self.emit(refused.event);
         }
-        Ok(OpenedCookie::Refused(RefusedCookie { exhausted, ..refused }))
+        Ok(Err(RefusedCookie { exhausted, ..refused }))
     }
 
     /// Describes the cookie of `token`, which the store has refused.
@@ -243,7 +235,6 @@ impl Slot {
             _ => opened.unusable.extend(refused.token),
         }
         opened.all_dead &= refusal.removes_cookie();
-        #[cfg(feature = "device-bound")]
         self.device.note_refusal(refusal);
         // Other servers on `localhost` use this name, too, and the backend does not know their tokens.
         let is_strange = refusal == Refusal::UnknownId && self.connection.config().has_shared_name;
@@ -274,17 +265,16 @@ impl Slot {
         }
     }
 
-    /// Waits for the store. The outer `Err` is a failure of the store. The inner `Err` is a session that another task has
-    /// loaded meanwhile.
+    /// Waits for the store, unless another task loads the session meanwhile.
     async fn wait_for_store<'a>(
         &'a self,
         loading: LoadFuture,
         permit: &mut Option<SemaphorePermit<'a>>,
-    ) -> Result<Result<Result<Record, Refusal>, &'a Loaded>, Error> {
+    ) -> Result<Result<Record, Refusal>, Stop<'a>> {
         if permit.is_none() {
             *permit = self.permit.acquire().await.ok();
             if let Some(loaded) = self.loaded.get() {
-                return Ok(Err(loaded));
+                return Err(Stop::Loaded(loaded));
             }
         }
         let config = self.connection.config();
@@ -293,7 +283,7 @@ impl Slot {
         if let Some(stopwatch) = stopwatch {
             stopwatch.stop(config, answer.is_ok());
         }
-        self.report_failure(answer).map(Ok)
+        Ok(self.report_failure(answer)?)
     }
 
     /// Emits the event about a store that failed.

@@ -136,14 +136,13 @@ mod sealed {
 }
 
 /// Returns the handles of the session services around the caller, innermost first.
-#[cfg(feature = "device-bound")]
 pub(super) fn innermost_first(extensions: &Extensions) -> impl Iterator<Item = &SessionHandle> {
-    extensions.get::<Handles>().into_iter().flat_map(|Handles(handles)| handles.iter().rev())
+    let handles: &[_] = extensions.get::<Handles>().map_or(&[], |Handles(handles)| handles);
+    handles.iter().rev()
 }
 
 fn find(extensions: &Extensions, wanted: impl Fn(&SessionHandle) -> bool) -> Option<SessionHandle> {
-    let Handles(handles) = extensions.get::<Handles>()?;
-    handles.iter().rev().find(|handle| wanted(handle)).cloned()
+    innermost_first(extensions).find(|handle| wanted(handle)).cloned()
 }
 
 async fn load(handle: Option<SessionHandle>, cookie: String) -> Result<Session, Error> {

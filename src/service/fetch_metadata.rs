@@ -2,39 +2,11 @@
 
 use http::Uri;
 use http::header::{HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN};
-#[cfg(feature = "device-bound")]
-use http::{Method, Request};
 
 use crate::cookie::{CookieTemplate, SameSite, trim};
 
 /// Whether a page of this origin, of this site, or of another site caused the request.
 pub(super) static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
-#[cfg(feature = "device-bound")]
-static SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
-
-/// Returns true if a page of another origin caused the request.
-#[cfg(feature = "device-bound")]
-pub(super) fn is_caused_elsewhere(headers: &HeaderMap) -> bool {
-    headers.get(&SEC_FETCH_SITE).is_some_and(|site| site == "cross-site" || site == "same-site")
-}
-
-/// Returns true if a page of another origin made the browser open this one.
-#[cfg(feature = "device-bound")]
-pub(super) fn comes_by_link<B>(request: &Request<B>) -> bool {
-    *request.method() == Method::GET && navigates(request.headers()) && is_caused_elsewhere(request.headers())
-}
-
-/// Returns true if a page of another origin caused the request, but did not make the browser open this page: a script of it, or
-/// an image in it.
-#[cfg(feature = "device-bound")]
-pub(super) fn is_fetched_elsewhere(headers: &HeaderMap) -> bool {
-    is_caused_elsewhere(headers) && !navigates(headers)
-}
-
-#[cfg(feature = "device-bound")]
-fn navigates(headers: &HeaderMap) -> bool {
-    headers.get(&SEC_FETCH_MODE).is_some_and(|mode| mode == "navigate")
-}
 
 /// The facts that one look at each header of a request finds. That is faster than several look-ups, each of which hashes a name.
 #[derive(Clone, Copy, Default)]

@@ -4,13 +4,9 @@ use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 
-#[cfg(feature = "device-bound")]
-use bytes::Bytes;
 use http::{Request, Response};
 use hyper::service::Service;
 
-#[cfg(feature = "device-bound")]
-use super::DeviceBoundService;
 use super::connection::Connection;
 use super::error_response::{FailureResponse, StatusOnly};
 use super::extension;
@@ -59,9 +55,9 @@ pub fn session_fn<H>(store: impl Store, handler: H) -> SessionFn<H> {
 ///
 /// Clone it for each connection, like any hyper service: see [`SessionService`](super::SessionService).
 pub struct SessionFn<H, F = StatusOnly> {
-    handler: H,
-    connection: Arc<Connection>,
-    failure: F,
+    pub(super) handler: H,
+    pub(super) connection: Arc<Connection>,
+    pub(super) failure: F,
 }
 
 impl<H, F> SessionFn<H, F> {
@@ -69,54 +65,6 @@ impl<H, F> SessionFn<H, F> {
     /// [`Error`](crate::Error). See [`SessionService::on_failure`](super::SessionService::on_failure).
     pub fn on_failure<G>(self, failure: G) -> SessionFn<H, G> {
         SessionFn { handler: self.handler, connection: self.connection, failure }
-    }
-}
-
-#[cfg(feature = "device-bound")]
-impl<H, F> SessionFn<H, F> {
-    /// Offers browsers to bind sessions to their devices, and answers them: see
-    /// [`SessionService::device_bound`](super::SessionService::device_bound).
-    pub fn device_bound<G, R>(
-        self,
-        body: G,
-    ) -> super::SessionService<DeviceBoundService<HandlerService<H>, G>, F>
-    where
-        G: Fn(Bytes) -> R + Clone,
-    {
-        let Self { handler, connection, failure } = self;
-        let inner = HandlerService { handler, connection: Arc::clone(&connection) };
-        super::SessionService { inner, connection, failure }.device_bound(body)
-    }
-}
-
-/// The function that was given to [`session_fn`], inside of a [`SessionService`](super::SessionService).
-#[cfg(feature = "device-bound")]
-#[derive(Clone)]
-pub struct HandlerService<H> {
-    handler: H,
-    connection: Arc<Connection>,
-}
-
-#[cfg(feature = "device-bound")]
-impl<H, B, T, R, E> Service<Request<B>> for HandlerService<H>
-where
-    H: Fn(Request<B>, SessionHandle) -> T,
-    T: Future<Output = Result<Response<R>, E>>,
-{
-    type Response = Response<R>;
-    type Error = E;
-    type Future = T;
-
-    fn call(&self, request: Request<B>) -> Self::Future {
-        let (handle, _) = extension::begin(&self.connection, &request);
-        (self.handler)(request, handle)
-    }
-}
-
-#[cfg(feature = "device-bound")]
-impl<H> fmt::Debug for HandlerService<H> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HandlerService").field("config", self.connection.config()).finish_non_exhaustive()
     }
 }
 

@@ -10,7 +10,6 @@ use pin_project_lite::pin_project;
 
 use super::commit::Commit;
 use super::error_response::{self, FailureResponse, MadeFrom};
-use super::finish;
 use super::handle::{Conclusion, SessionHandle};
 use super::slot::Slot;
 use crate::error::Error;
@@ -89,9 +88,8 @@ where
         if !*commits {
             return Poll::Ready(answer);
         }
-        let conclusion = handle.conclude(|slot| {
-            answer.as_ref().is_ok_and(|response| finish::is_spoken_for(slot, response.headers()))
-        });
+        let conclusion = handle
+            .conclude(|slot| answer.as_ref().is_ok_and(|response| slot.is_spoken_for(response.headers())));
         let (mut response, made_from) = match respond(answer, this.failure) {
             Ok(responded) => responded,
             Err(error) => {
@@ -114,9 +112,8 @@ where
             }
             Conclusion::Unsettled(loaded, now) => {
                 // Whatever rule there is for responses: the handler did not get to its end.
-                let disposition =
-                    if failed { Disposition::DropValues } else { finish::disposition(slot, &response) };
-                let mut commit = finish::commit(slot, loaded, now, &response, disposition);
+                let disposition = if failed { Disposition::DropValues } else { slot.disposition(&response) };
+                let mut commit = slot.last_commit(loaded, now, &response, disposition);
                 // From here on, the commit discards what it does not save. Before, code of the application may panic: an observer,
                 // `on_failure`, or the rule for responses.
                 *concluded = true;
@@ -158,7 +155,7 @@ fn finish_committed<R>(
     response: &mut Response<R>,
     failure: &impl FailureResponse<R>,
 ) {
-    finish(slot, committed.map(|()| finish::reply(slot)), response, failure);
+    finish(slot, committed.map(|()| slot.take_reply()), response, failure);
 }
 
 /// Writes the head that carries `reply`, or replaces the response.
@@ -168,9 +165,9 @@ fn finish<R>(
     response: &mut Response<R>,
     failure: &impl FailureResponse<R>,
 ) {
-    if let Err(error) = reply.and_then(|reply| finish::write_head(slot, reply, response)) {
+    if let Err(error) = reply.and_then(|reply| slot.write_head(reply, response)) {
         let replacement = failure.response(&error);
-        finish::replace(slot, response, replacement);
+        slot.replace(response, replacement);
     }
 }
 

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::sync::{Arc, Weak};
 
 use super::brought_sessions::{BroughtSessions, UnusedToken};
-use super::cookie_opening::{Candidate, OpenResult, OpenedCookies};
+use super::cookie_opening::{Candidate, OpenedCookies, Stop};
 use super::slot::{Loaded, Renewal, Slot};
 use crate::clock::Timestamp;
 use crate::error::Error;
@@ -16,13 +16,14 @@ impl Slot {
     pub(super) async fn load(self: &Arc<Self>) -> Result<&Loaded, Error> {
         let now = self.connection.config().now();
         let mut permit = None;
-        match self.open_cookies(now, &mut permit).await? {
-            OpenResult::Loaded(loaded) => Ok(loaded),
-            OpenResult::Opened(opened) => {
+        match self.open_cookies(now, &mut permit).await {
+            Ok(opened) => {
                 let loaded = self.loaded_from(opened, now);
                 // If two tasks load at once, the first one counts.
                 Ok(self.loaded.get_or_init(|| loaded))
             }
+            Err(Stop::Loaded(loaded)) => Ok(loaded),
+            Err(Stop::Failed(error)) => Err(error),
         }
     }
 
@@ -35,16 +36,15 @@ impl Slot {
             Reverse((record.recency(), record.created(), record.expires(), record.id().to_bytes()))
         });
         let newest = opened.candidates.first().map(|newest| newest.record.recency()).max(opened.hidden);
-        #[cfg(feature = "device-bound")]
         self.prefer_expected(&mut opened);
         let counts = self.newest_that_counts(&opened, now);
         self.report_found(counts, &opened);
-        let device = self.check_device(counts.map(|newest| &newest.record), now);
+        let device = self.binding_check(counts.map(|newest| &newest.record), now);
         let lapsed = device == DeviceCheck::Failed;
         let record = counts.filter(|_| !lapsed).map(|newest| newest.record.clone());
         // While the browser may still bring the bound cookie, the request counts as overtaken.
         let overtaken =
-            record.is_none() && !opened.superseded.is_empty() || lapsed && self.may_bring_bound_cookie(now);
+            record.is_none() && !opened.superseded.is_empty() || lapsed && self.bound_cookie_may_follow(now);
         let has_newest = counts.is_some();
         let brings_others = opened.candidates.len() > usize::from(has_newest);
         let former = match &record {
@@ -131,30 +131,6 @@ impl Slot {
             self.emit(EventKind::SeveralSessions { id, sessions, subjects_differ });
         }
     }
-
-    /// Checks that the request comes from the device that its session is bound to.
-    #[cfg_attr(not(feature = "device-bound"), allow(clippy::unused_self))]
-    fn check_device(&self, record: Option<&Record>, now: Timestamp) -> DeviceCheck {
-        #[cfg(feature = "device-bound")]
-        return self.binding_check(record, now);
-        #[cfg(not(feature = "device-bound"))]
-        {
-            let _ = (record, now);
-            DeviceCheck::Unchecked
-        }
-    }
-
-    /// Returns true if the request came without a valid bound cookie, and the next one may come with one.
-    #[cfg_attr(not(feature = "device-bound"), allow(clippy::unused_self))]
-    fn may_bring_bound_cookie(&self, now: Timestamp) -> bool {
-        #[cfg(feature = "device-bound")]
-        return self.bound_cookie_may_follow(now);
-        #[cfg(not(feature = "device-bound"))]
-        {
-            let _ = now;
-            false
-        }
-    }
 }
 
 /// Returns what the cookies hold beside the session of the request. `None`, as for most requests, if there is nothing.
@@ -166,7 +142,6 @@ fn brought_beside(opened: OpenedCookies, several: bool, has_newest: bool) -> Opt
     Some(Arc::new(BroughtSessions {
         several: candidates.map(|candidate| candidate.record).collect(),
         has_newest,
-        #[cfg(feature = "device-bound")]
         hidden: opened.hidden,
         superseded: opened.superseded,
         unusable: opened.unusable,

@@ -12,14 +12,9 @@ mod cookie_opening;
 mod cross_origin;
 #[cfg(feature = "device-bound")]
 mod device_bound;
-#[cfg(feature = "device-bound")]
-mod device_check;
-#[cfg(feature = "device-bound")]
-mod device_evidence;
-#[cfg(feature = "device-bound")]
-mod device_response;
-#[cfg(feature = "device-bound")]
-mod device_retry;
+#[cfg(not(feature = "device-bound"))]
+#[path = "device_bound/absent.rs"]
+mod device_bound;
 mod error_response;
 mod extension;
 mod fetch_metadata;
@@ -46,13 +41,11 @@ use hyper::service::Service;
 pub(crate) use self::connection::Connection;
 pub use self::cross_origin::{CrossOriginFuture, CrossOriginProtection, CrossOriginService};
 #[cfg(feature = "device-bound")]
-pub use self::device_bound::{DeviceBoundFuture, DeviceBoundService};
+pub use self::device_bound::{DeviceBoundFuture, DeviceBoundService, HandlerService};
 pub use self::error_response::{FailureResponse, StatusOnly};
 pub use self::extension::SessionExt;
 #[cfg(feature = "axum")]
 pub(crate) use self::extension::not_wrapped;
-#[cfg(feature = "device-bound")]
-pub use self::function::HandlerService;
 pub use self::function::{SessionFn, session_fn};
 pub use self::future::ResponseFuture;
 pub use self::handle::SessionHandle;

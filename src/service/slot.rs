@@ -5,14 +5,11 @@ use std::sync::{Arc, OnceLock};
 
 use http::header::COOKIE;
 use http::{HeaderMap, Uri};
-#[cfg(feature = "device-bound")]
-use smallvec::SmallVec;
 use tokio::sync::Semaphore;
 
 use super::brought_sessions::BroughtSessions;
 use super::connection::Connection;
-#[cfg(feature = "device-bound")]
-use super::device_evidence::DeviceEvidence;
+use super::device_bound::DeviceEvidence;
 use super::fetch_metadata::Cause;
 use crate::clock::Timestamp;
 use crate::cookie::{FoundCookies, Target};
@@ -33,7 +30,6 @@ pub(super) struct Slot {
     /// time holds it.
     pub(super) permit: Semaphore,
     pub(super) loaded: OnceLock<Loaded>,
-    #[cfg(feature = "device-bound")]
     pub(super) device: DeviceEvidence,
     pub(super) speculative: bool,
     /// The browser may have withheld the session's cookie, because another site caused the request.
@@ -92,11 +88,8 @@ impl Slot {
             config.plain_http.as_ref().filter(|(rule, _)| rule(uri, headers)).map(|(_, plain)| plain);
         let cookie = plain_http.unwrap_or(&config.cookie);
         let depends = present && config.cookie.depends_on_target();
-        #[cfg(feature = "device-bound")]
-        let device = match &config.device_bound {
-            Some(_) if present => DeviceEvidence::new(headers, &found),
-            _ => DeviceEvidence::default(),
-        };
+        let device =
+            if present { DeviceEvidence::new(config, headers, &found) } else { DeviceEvidence::default() };
         let only_looks =
             present && config.settings.no_renewal_rule.as_ref().is_some_and(|rule| rule(uri, headers));
         Self {
@@ -106,7 +99,6 @@ impl Slot {
             target: depends.then(|| Box::new(Target::of(uri, headers))),
             permit: Semaphore::const_new(1),
             loaded: OnceLock::new(),
-            #[cfg(feature = "device-bound")]
             device,
             speculative: cause.is_speculative,
             may_lack_cookie: present && cause.may_withhold(cookie, uri, headers),
@@ -140,7 +132,6 @@ impl Slot {
         if let Some(loaded) = self.loaded.get() {
             return Ok(loaded);
         }
-        #[cfg(feature = "device-bound")]
         if let Some(error) = self.device.take_failure() {
             return Err(error);
         }
@@ -208,18 +199,6 @@ impl Slot {
         self.loaded.get()
     }
 
-    /// Returns true if the request has a cookie of the session's name, or of a retired one.
-    #[cfg(feature = "device-bound")]
-    pub(super) fn has_cookie(&self) -> bool {
-        self.cookies().any(FoundCookies::is_present)
-    }
-
-    /// Returns the cookies of the session's name, and those of each retired one.
-    #[cfg(feature = "device-bound")]
-    pub(super) fn cookies(&self) -> impl Iterator<Item = &FoundCookies> {
-        std::iter::once(&self.found).chain(&self.found_retired)
-    }
-
     /// Returns the sessions that the request brought beside its own, if it did.
     pub(super) fn brought(&self) -> Option<&BroughtSessions> {
         self.loaded()?.brought.as_deref()
@@ -229,27 +208,6 @@ impl Slot {
     /// tried.
     pub(super) fn several(&self) -> &[Record] {
         self.brought().map_or(&[], |brought| &brought.several)
-    }
-
-    /// Returns the authentic sessions of the request that count. `session` is the loaded session.
-    #[cfg(feature = "device-bound")]
-    pub(super) fn authentic_sessions(&self, session: &Session) -> SmallVec<[Record; 1]> {
-        match self.brought().and_then(BroughtSessions::authentic) {
-            Some(authentic) => authentic.cloned().collect(),
-            None => session.stored_record().or_else(|| self.device.lapsed().cloned()).into_iter().collect(),
-        }
-    }
-
-    /// Returns true if cookies of the loaded session's name were not tried.
-    #[cfg(feature = "device-bound")]
-    pub(super) fn has_untried(&self) -> bool {
-        matches!(self.loaded(), Some(Loaded { renewal: Renewal::Never, .. }))
-    }
-
-    /// Returns true if the request came with a token that was superseded moments ago.
-    #[cfg(feature = "device-bound")]
-    pub(super) fn superseded(&self) -> bool {
-        self.brought().is_some_and(|brought| !brought.superseded.is_empty())
     }
 
     /// Returns true if the client holds the only copy of the session.

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use super::brought_sessions::WhichEnd;
 use super::slot::Slot;
 use crate::clock::Timestamp;
 use crate::session::{Changes, Record, Saved};
-use crate::store::StoreFuture;
+use crate::store::{EndedBy, StoreFuture};
 
 impl Slot {
     /// Saves the session in the store. If no value is left, this and the [other sessions](Self::end_others_if_removed) of the
@@ -45,7 +44,7 @@ impl Slot {
             return and_others_if_removed(store.regenerate(base, changes, now), others);
         }
         // The store itself ends the session of `base`, in the same step as the new one begins.
-        match self.end_others(WhichEnd::All, Some(&base), now) {
+        match self.end_others(Some(EndedBy::Logout), Some(&base), now) {
             None => store.regenerate(base, changes, now),
             // First: if it fails, the client still has a session that is as it was. The store is called afterwards, so that the
             // new session has a position behind the revocations of the others.
@@ -58,13 +57,13 @@ impl Slot {
 
     /// Ends the session and all other sessions of the request, because the user may be logged in with any of them.
     pub(super) fn destroy(&self, base: Record, now: Timestamp) -> StoreFuture<()> {
-        self.destroy_and(WhichEnd::All, base, now)
+        self.destroy_with_others(EndedBy::Logout, base, now)
     }
 
-    /// Ends the session and these other sessions of the request.
-    fn destroy_and(&self, which: WhichEnd, base: Record, now: Timestamp) -> StoreFuture<()> {
+    /// Ends the session and all other sessions of the request.
+    fn destroy_with_others(&self, by: EndedBy, base: Record, now: Timestamp) -> StoreFuture<()> {
         let destroying = self.connection.store().destroy(base, now);
-        match self.end_others(which, None, now) {
+        match self.end_others(Some(by), None, now) {
             None => destroying,
             Some(ending) => StoreFuture::boxed(async move {
                 // Both are completed, even if the first one fails.
@@ -76,20 +75,19 @@ impl Slot {
 
     /// Ends the sessions behind the empty session that the handler ended: the session that has lapsed, the superseded session, the
     /// hidden authentic sessions, and the sessions that may live elsewhere.
-    pub(super) fn end_former(&self, which: WhichEnd, now: Timestamp) -> StoreFuture<()> {
-        #[cfg(feature = "device-bound")]
+    pub(super) fn end_former(&self, by: EndedBy, now: Timestamp) -> StoreFuture<()> {
         if let Some(lapsed) = self.device.lapsed() {
             // With the other sessions of the request, as for any session that the handler ends.
-            return self.destroy_and(which, lapsed.clone(), now);
+            return self.destroy_with_others(by, lapsed.clone(), now);
         }
-        self.end_others(which, None, now).unwrap_or_else(|| StoreFuture::ready(Ok(())))
+        self.end_others(Some(by), None, now).unwrap_or_else(|| StoreFuture::ready(Ok(())))
     }
 
     /// Ends the sessions behind the empty session, then saves the new session. The store is called afterwards, so that the new
     /// session has a position behind the revocations of the others.
     pub(super) fn replace_former(&self, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
-        let which = if changes.restarts() { WhichEnd::All } else { WhichEnd::ByLogin };
-        let (ending, store) = (self.end_former(which, now), Arc::clone(self.connection.store()));
+        let by = if changes.restarts() { EndedBy::Logout } else { EndedBy::Login };
+        let (ending, store) = (self.end_former(by, now), Arc::clone(self.connection.store()));
         let changes = self.newer_than_all(changes);
         StoreFuture::boxed(async move {
             ending.await?;
@@ -106,18 +104,18 @@ impl Slot {
         now: Timestamp,
     ) -> Option<StoreFuture<()>> {
         let logs_out = changes.clears() || base.payload().has_lasting_values();
-        self.end_others(if logs_out { WhichEnd::All } else { WhichEnd::Authentic }, None, now)
+        self.end_others(logs_out.then_some(EndedBy::Logout), None, now)
     }
 
     /// Ends the [sessions that the request brought](super::brought_sessions::BroughtSessions::end) beside its own. `None` if there
     /// are none.
     fn end_others(
         &self,
-        which: WhichEnd,
+        beyond_authentic: Option<EndedBy>,
         unless: Option<&Record>,
         now: Timestamp,
     ) -> Option<StoreFuture<()>> {
-        self.brought()?.end(which, unless, self.connection.store(), now)
+        self.brought()?.end(beyond_authentic, unless, self.connection.store(), now)
     }
 }
 

@@ -144,7 +144,7 @@ impl SessionWatch {
     pub async fn renew(&self) -> Result<bool, Error> {
         let now = self.connection.config().now();
         let Ok(record) = self.look(now).await? else { return Ok(false) };
-        if record.origin().stored().is_none() {
+        if record.origin().token().is_none() {
             return Err(Error::config(
                 "only a response can renew this session: its deadline is in its cookie (use a server-side store), or it has not moved from an old store or name yet",
             ));

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use super::key::LABELS;
+use super::key::{LABELS, SUBJECT};
 use super::key_map::KeyMap;
 use super::lineage::{Name, share_label};
 use super::value_equality::is_same_value;
-use super::{Payload, Position, Recency};
+use super::{Payload, Position, Recency, Record};
+use crate::clock::Timestamp;
 use crate::error::Error;
 
 /// A step of [`Session::update`](super::Session::update), from the old value to the new one. `None` leaves the value as it is.
@@ -60,6 +61,8 @@ enum Start {
 enum Change {
     Set(Bytes),
     Delete,
+    /// It was set to the value that it had. That is a change only of a session that begins without the values below.
+    Same(Bytes),
     /// The result of `steps` was `value` when they were recorded. `idle`: that is equal to the value before.
     Update {
         steps: Vec<UpdateStep>,
@@ -101,6 +104,7 @@ impl Changes {
         match self.keys.get(key) {
             Some(Change::Set(value) | Change::Update { value, .. }) => Lookup::Value(value),
             Some(Change::Delete) => Lookup::Absent,
+            Some(Change::Same(_)) => Lookup::Unchanged,
             None if self.clears() => Lookup::Absent,
             None => Lookup::Unchanged,
         }
@@ -110,7 +114,10 @@ impl Changes {
     /// updates do change a value, all run again on newer values.
     pub(crate) fn is_empty(&self) -> bool {
         !self.clears()
-            && self.keys.iter().all(|(_, change)| matches!(change, Change::Update { idle: true, .. }))
+            && self
+                .keys
+                .iter()
+                .all(|(_, change)| matches!(change, Change::Same(_) | Change::Update { idle: true, .. }))
     }
 
     /// Makes a session that these changes begin newer than `after`.
@@ -148,20 +155,27 @@ impl Changes {
         self.restarts() || self.logged_in || self.reauthenticated
     }
 
+    /// Returns when the session begins that `record` becomes by these changes.
+    pub(crate) fn beginning(&self, record: &Record, now: Timestamp) -> Timestamp {
+        if self.begins_anew() { now } else { record.created() }
+    }
+
     /// Records `value`, or a deletion. `below` is the value without this log.
     pub(crate) fn put(&mut self, key: &str, value: Option<Bytes>, below: Option<&[u8]>) {
         let below = if self.clears() { None } else { below };
-        if is_unchanged(value.as_deref(), below) {
-            let displaced = self.keys.remove(key); // an equal value is not a change
-            self.displaced.keep(displaced);
-        } else {
-            self.insert(key, value.map_or(Change::Delete, Change::Set));
+        match value {
+            value if !is_unchanged(value.as_deref(), below) => self.force(key, value),
+            Some(value) => self.insert(key, Change::Same(value)),
+            None => {
+                let displaced = self.keys.remove(key);
+                self.displaced.keep(displaced);
+            }
         }
     }
 
-    /// Records the login of a user under `key` even if the value is equal: newer values must contain it, too.
-    pub(super) fn login(&mut self, key: &str, subject: Bytes) {
-        self.insert(key, Change::Set(subject));
+    /// Records the login of a user even if it is the same one: newer values must contain it, too.
+    pub(super) fn login(&mut self, subject: Bytes) {
+        self.insert(SUBJECT, Change::Set(subject));
         self.logged_in = true;
     }
 
@@ -203,6 +217,7 @@ impl Changes {
 
     /// Records a step that led to `value`, where `below` is what is there without this log.
     pub(super) fn update(&mut self, key: &str, step: UpdateStep, value: Bytes, below: Option<&[u8]>) {
+        let clears = self.clears();
         match self.keys.get_mut(key) {
             Some(Change::Update { steps, value: result, idle }) => {
                 steps.push(step);
@@ -210,9 +225,9 @@ impl Changes {
                 *result = value;
             }
             // If this log itself set or deleted the value, the result is known.
-            Some(_) => self.put(key, Some(value), below),
-            None if self.start >= Start::Cleared => self.put(key, Some(value), None),
-            None => {
+            Some(Change::Set(_) | Change::Delete) => self.put(key, Some(value), below),
+            _ if clears => self.put(key, Some(value), None),
+            Some(Change::Same(_)) | None => {
                 let idle = is_unchanged(Some(&value), below);
                 self.insert(key, Change::Update { steps: vec![step], value, idle });
             }
@@ -270,7 +285,7 @@ impl Changes {
     }
 
     /// Notes that the values below are newer than the values that this log was made on.
-    pub(super) fn outdate(&mut self) {
+    pub(crate) fn outdate(&mut self) {
         self.outdated = true;
     }
 
@@ -293,9 +308,9 @@ impl Changes {
         }
     }
 
-    /// Returns true if this log has an entry for `key`.
+    /// Returns true if this log changes `key`.
     pub(super) fn has_entry(&self, key: &str) -> bool {
-        self.keys.get(key).is_some()
+        self.keys.get(key).is_some_and(Change::is_one)
     }
 
     /// Returns this log followed by `later`.
@@ -320,7 +335,10 @@ impl Changes {
                     steps.extend(more.iter().cloned());
                     Change::Update { steps, value: value.clone(), idle: idle && *idle_too }
                 }
-                (Some(_), Change::Update { value, .. }) => Change::Set(value.clone()),
+                (Some(Change::Set(_) | Change::Delete), Change::Update { value, .. }) => {
+                    Change::Set(value.clone())
+                }
+                (Some(earlier), Change::Same(_)) if earlier.is_one() => earlier,
                 (_, change) => change.clone(),
             };
             both.keys.insert(key, merged);
@@ -339,16 +357,17 @@ impl Changes {
     }
 
     fn merge(&self, base: Option<&Payload>, rerun: bool) -> Result<Payload, Error> {
-        if let (Some(base), false, true) = (base, self.clears(), self.keys.is_empty()) {
+        if let (Some(base), false, None) = (base, self.clears(), self.keys().next()) {
             return Ok(base.clone());
         }
         let base = if self.clears() { None } else { base };
         let changes = self
             .keys
             .iter()
+            .filter(|(_, change)| base.is_none() || change.is_one())
             .map(|(key, change)| {
                 let value = match change {
-                    Change::Set(value) => Some(Cow::Borrowed(value)),
+                    Change::Set(value) | Change::Same(value) => Some(Cow::Borrowed(value)),
                     Change::Delete => None,
                     Change::Update { value, .. } if !rerun => Some(Cow::Borrowed(value)),
                     Change::Update { steps, .. } => {
@@ -372,9 +391,16 @@ impl Changes {
             || self.logged_in && later.reauthenticated
     }
 
-    /// Returns the keys that have an entry in this log.
+    /// Returns the keys that this log changes.
     pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
-        self.keys.iter().map(|(key, _)| key)
+        self.keys.iter().filter(|(_, change)| change.is_one()).map(|(key, _)| key)
+    }
+}
+
+impl Change {
+    /// Returns false for a value that was set to what it was.
+    fn is_one(&self) -> bool {
+        !matches!(self, Self::Same(_))
     }
 }
 

@@ -144,12 +144,13 @@ fn equal_values_are_no_change() {
 /// A user who logs in again is logged in, even if another request cleared the session meanwhile.
 #[test]
 fn what_is_set_whatever_is_there_is_set_on_newer_values_too() {
-    let (base, newer) = (BTreeMap::from([("a".to_owned(), 1)]), BTreeMap::from([("b".to_owned(), 2)]));
+    let user = || SUBJECT.to_owned();
+    let (base, newer) = (BTreeMap::from([(user(), 1)]), BTreeMap::from([("b".to_owned(), 2)]));
     let mut log = Changes::default();
-    log.login("a", encoded(1));
+    log.login(encoded(1));
     assert!(!log.is_empty());
     assert_eq!(values(&log.apply(Some(&payload(&base))).unwrap()), base);
-    let both = BTreeMap::from([("a".to_owned(), 1), ("b".to_owned(), 2)]);
+    let both = BTreeMap::from([(user(), 1), ("b".to_owned(), 2)]);
     assert_eq!(values(&log.replay(Some(&payload(&newer))).unwrap()), both);
 }
 
@@ -172,14 +173,14 @@ fn a_step_without_a_result_changes_nothing() {
 #[test]
 fn a_login_that_is_taken_back_begins_nothing_anew() {
     let mut log = Changes::default();
-    log.login("s", encoded(1));
+    log.login(encoded(1));
     log.set_login_position(Some(Position { incarnation: 1, sequence: 1 }));
     assert!(log.begins_anew() && log.clone().then(&Changes::default()).begins_anew());
     assert!(Changes::default().then(&log).begins_anew());
     log.clear();
     assert!(!log.begins_anew() && log.login_position().is_none());
     let mut login = Changes::default();
-    login.login("s", encoded(1));
+    login.login(encoded(1));
     assert!(!login.then(&log).begins_anew());
     login.restart();
     assert!(login.begins_anew());
@@ -233,7 +234,7 @@ fn what_either_of_two_logs_says_both_say() {
     type Say = fn(&mut Changes);
     type Says = fn(&Changes) -> bool;
     let cases: &[(Say, Says)] = &[
-        (|log| log.login("s", encoded(1)), Changes::logs_in),
+        (|log| log.login(encoded(1)), Changes::logs_in),
         (Changes::reauthenticate, |log| log.begins_anew() && !log.logs_in()),
         (Changes::end_others, Changes::ends_others),
         (|log| *log = Changes::ending_others(), Changes::ends_others),

@@ -1,7 +1,7 @@
 //! The description of a session's device, for a page of "my devices".
 
 use super::key::DESCRIPTION;
-use super::{Payload, Session, Text, messagepack, value_codec};
+use super::{Payload, Session, Text, value_codec};
 use crate::error::Error;
 
 /// A user agent and a place fit in; a list of sessions stays small.
@@ -49,17 +49,13 @@ impl Session {
 
     /// Returns the description of the device, from [`describe`](Self::describe).
     pub fn description(&self) -> Option<Text> {
-        let value = self.raw(DESCRIPTION)?;
-        let (text, rest) = messagepack::str_bytes(&value)?;
-        if rest.is_empty() { Text::from_utf8(value.slice_ref(text)) } else { None }
+        Text::from_value(&self.raw(DESCRIPTION)?)
     }
 }
 
 impl Payload {
     /// Returns the description of the device.
     pub(crate) fn description(&self) -> Option<String> {
-        let value = self.get(DESCRIPTION)?;
-        let (text, rest) = messagepack::str_bytes(&value)?;
-        if rest.is_empty() { String::from_utf8(text.to_vec()).ok() } else { None }
+        Text::from_value(&self.get(DESCRIPTION)?).map(|description| description.to_string())
     }
 }

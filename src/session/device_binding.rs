@@ -137,7 +137,7 @@ impl Session {
         let first = value.clone();
         // A step and not a value: of two devices that register at the same time, the first one stays.
         let step = Arc::new(move |old: Option<&[u8]>| Ok(old.is_none().then(|| first.clone())));
-        self.lock_open()?.bind_device(BINDING, step, value);
+        self.lock_open()?.bind_device(step, value);
         Ok(())
     }
 }

@@ -54,10 +54,6 @@ impl<T> KeyMap<T> {
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.few.is_empty() && self.many.is_empty()
-    }
-
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &T)> {
         let few = self.few.iter().map(|(key, value)| (key.as_str(), value));
         few.chain(self.many.iter().map(|(key, value)| (key.as_str(), value)))
@@ -114,11 +110,9 @@ mod tests {
                     _ => prop_assert_eq!(map.insert(&key, value), tree.insert(key.clone(), value)),
                 }
                 prop_assert_eq!(map.get(&key), tree.get(&key));
-                prop_assert_eq!(map.is_empty(), tree.is_empty());
                 prop_assert!(map.iter().eq(tree.iter().map(|(key, value)| (key.as_str(), value))));
             }
             prop_assert!(map.clone().into_iter().eq(tree));
-            prop_assert!(KeyMap::<u8>::default().is_empty());
         }
     }
 }

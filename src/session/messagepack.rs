@@ -41,6 +41,14 @@ pub(crate) fn bin_bytes(input: &[u8]) -> Option<(&[u8], &[u8])> {
     rest.split_at_checked(len)
 }
 
+/// Returns the value that was read if nothing follows it.
+pub(crate) fn whole<'a>(read: Option<(&'a [u8], &'a [u8])>) -> Option<&'a [u8]> {
+    match read {
+        Some((value, [])) => Some(value),
+        _ => None,
+    }
+}
+
 /// Skips one value, at most `depth` levels deep. Returns the rest of the input, or `None` if the value is cut short, nested
 /// too deeply or not MessagePack.
 ///

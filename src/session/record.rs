@@ -17,6 +17,7 @@ pub struct Record {
     inner: Arc<Inner>,
 }
 
+#[derive(Clone)]
 struct Inner {
     id: SessionId,
     created: Timestamp,
@@ -78,10 +79,10 @@ impl Origin {
         Self::Sealed { old_key, rewrite: old_key }
     }
 
-    /// Returns the token and the stored value of a record of a server-side store.
-    pub(crate) fn stored(&self) -> Option<(&ServerToken, &Bytes)> {
-        let Self::Stored { token, value, .. } = self else { return None };
-        Some((token, value))
+    /// Returns the token of a record of a server-side store.
+    pub(crate) fn token(&self) -> Option<&ServerToken> {
+        let Self::Stored { token, .. } = self else { return None };
+        Some(token)
     }
 
     /// Returns the value and the deadline of the entry that a record of a server-side store was loaded from.
@@ -116,14 +117,20 @@ impl Record {
         Self { inner: Arc::new(Inner { id, created, expires, payload, origin, recency }) }
     }
 
+    fn with(&self, change: impl FnOnce(&mut Inner)) -> Self {
+        let mut inner = Inner::clone(&self.inner);
+        change(&mut inner);
+        Self { inner: Arc::new(inner) }
+    }
+
     /// Returns the same record with another deadline.
     pub(crate) fn until(&self, expires: Timestamp) -> Self {
-        let Inner { id, created, payload, origin, recency, .. } = &*self.inner;
-        let mut origin = origin.clone();
-        if let Origin::Stored { deadline, .. } = &mut origin {
-            *deadline = expires;
-        }
-        Self::written(*id, *created, expires, payload.clone(), origin, *recency)
+        self.with(|inner| {
+            inner.expires = expires;
+            if let Origin::Stored { deadline, .. } = &mut inner.origin {
+                *deadline = expires;
+            }
+        })
     }
 
     /// Returns the place that the session is taken over from, if any.
@@ -149,18 +156,16 @@ impl Record {
 
     /// Returns the same record with a different origin.
     pub(crate) fn with_origin(&self, origin: Origin) -> Self {
-        let Inner { id, created, expires, payload, recency, .. } = &*self.inner;
-        Self::written(*id, *created, *expires, payload.clone(), origin, *recency)
+        self.with(|inner| inner.origin = origin)
     }
 
     /// Returns the same record, due to be written again because it came under a retired name of the cookie.
     pub(crate) fn to_be_rewritten(&self) -> Self {
-        let Inner { id, created, expires, payload, origin, recency } = &*self.inner;
-        let origin = match origin {
-            Origin::Sealed { old_key, .. } => Origin::Sealed { old_key: *old_key, rewrite: true },
-            other => other.clone(),
-        };
-        Self::written(*id, *created, *expires, payload.clone(), origin, *recency)
+        self.with(|inner| {
+            if let Origin::Sealed { rewrite, .. } = &mut inner.origin {
+                *rewrite = true;
+            }
+        })
     }
 
     /// Returns when the session was written, to compare it with others of the same request.

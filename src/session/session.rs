@@ -166,8 +166,7 @@ impl Session {
     /// # }).unwrap();
     /// ```
     pub fn get_str(&self, key: impl AsKey) -> Result<Option<Text>, Error> {
-        let text = |value: &Bytes| Text::from_utf8(value.slice_ref(whole(messagepack::str_bytes(value))?));
-        self.get_view(key.as_key(), "a string", text)
+        self.get_view(key.as_key(), "a string", Text::from_value)
     }
 
     /// Returns the byte string under `key` as a view of the decoded session, without a copy. Byte strings are stored with
@@ -187,7 +186,7 @@ impl Session {
     /// # }).unwrap();
     /// ```
     pub fn get_bytes(&self, key: impl AsKey) -> Result<Option<Bytes>, Error> {
-        let bytes = |value: &Bytes| Some(value.slice_ref(whole(messagepack::bin_bytes(value))?));
+        let bytes = |value: &Bytes| Some(value.slice_ref(messagepack::whole(messagepack::bin_bytes(value))?));
         self.get_view(key.as_key(), "a byte string", bytes)
     }
 
@@ -514,13 +513,5 @@ impl Session {
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session").field("id", &self.id()).finish_non_exhaustive()
-    }
-}
-
-/// Returns the value if nothing follows it.
-fn whole<'a>(parsed: Option<(&'a [u8], &'a [u8])>) -> Option<&'a [u8]> {
-    match parsed {
-        Some((value, [])) => Some(value),
-        _ => None,
     }
 }

@@ -9,7 +9,9 @@ use bytes::Bytes;
 use super::changes::{Changes, Displaced, Lookup, UpdateStep};
 use super::commit_table::{Decision, Disposition, Facts, Outcome, Standing, Weight};
 use super::encoded_value::EncodedValue;
-use super::key::{CSRF_SECRETS, LABELS, is_bookkeeping};
+#[cfg(feature = "device-bound")]
+use super::key::BINDING;
+use super::key::{CSRF_SECRETS, LABELS, SUBJECT, is_bookkeeping};
 use super::lineage::{Name, Position, labels_among, name_of_subject, no_labels, with_label};
 use super::{Payload, Record, Saved, SessionId};
 use crate::clock::Timestamp;
@@ -128,14 +130,15 @@ pub(crate) enum Reply {
 /// The remains of a commit, which must be dropped without the lock of the session: they may hold closures of the
 /// application.
 #[must_use = "closures of the application must be dropped after unlocking"]
+#[derive(Default)]
 pub(super) struct Leftovers {
-    _changes: [Option<Arc<Changes>>; 2],
+    _changes: Option<Arc<Changes>>,
     _failed: Option<Box<Failed>>,
 }
 
 impl Leftovers {
-    fn new(committed: Option<Arc<Changes>>, dropped: Option<Arc<Changes>>) -> Self {
-        Self { _changes: [committed, dropped], _failed: None }
+    fn of(changes: Option<Arc<Changes>>) -> Self {
+        Self { _changes: changes, _failed: None }
     }
 }
 
@@ -218,10 +221,10 @@ impl State {
         log(&mut self.changes).update(key, step, value, below.as_slice());
     }
 
-    /// Binds the session to the device that `step` stores under `key`.
+    /// Binds the session to the device that `step` stores.
     #[cfg(feature = "device-bound")]
-    pub(super) fn bind_device(&mut self, key: &str, step: UpdateStep, value: Bytes) {
-        self.update(key, step, value);
+    pub(super) fn bind_device(&mut self, step: UpdateStep, value: Bytes) {
+        self.update(BINDING, step, value);
         log(&mut self.changes).bind_device();
     }
 
@@ -288,14 +291,9 @@ impl State {
         Ok(())
     }
 
-    /// Binds the session to `subject`, which is kept under `key`.
-    pub(super) fn login(
-        &mut self,
-        key: &str,
-        subject: Bytes,
-        position: Option<Position>,
-    ) -> Result<(), Error> {
-        let of_another = self.get(key).is_some_and(|present| *present != *subject);
+    /// Binds the session to `subject`.
+    pub(super) fn login(&mut self, subject: Bytes, position: Option<Position>) -> Result<(), Error> {
+        let of_another = self.get(SUBJECT).is_some_and(|present| *present != *subject);
         if of_another || self.get(LABELS).is_some() && self.belonged_to_another(&subject) {
             // A label that the handler has set before it calls this is meant for the session of the login.
             let mut labels = labels_among(self.get(LABELS), &self.labelled)?;
@@ -311,9 +309,9 @@ impl State {
                 self.put(LABELS, labels);
             }
         }
-        self.retry_if_of_key(key);
+        self.retry_if_of_key(SUBJECT);
         let changes = log(&mut self.changes);
-        changes.login(key, subject);
+        changes.login(subject);
         changes.set_login_position(position);
         self.regenerate();
         Ok(())
@@ -355,7 +353,7 @@ impl State {
     /// Drops the changes and requests since the last save. The caller must drop the returned value after unlocking.
     pub(super) fn forget_changes(&mut self) -> Leftovers {
         self.requested = Requested::default();
-        Leftovers { _failed: self.failed.take(), ..Leftovers::new(None, self.changes.take()) }
+        Leftovers { _failed: self.failed.take(), _changes: self.changes.take() }
     }
 
     /// Works as [`forget_changes`](Self::forget_changes), for good: a commit that fails does not bring the changes back.
@@ -407,7 +405,7 @@ impl State {
     /// Returns true if the session is to be renewed. A token that an earlier save returned is renewed, too, if it has
     /// expired by now, so that the response does not set a dead cookie.
     fn renewal_due(&self, standing: Standing) -> bool {
-        let expired = standing.expired && matches!(self.reply, Reply::Set { .. });
+        let expired = standing.expired && self.has_token();
         !self.renewal_failed && !standing.absolute_passed && (standing.renewal_due || expired)
     }
 
@@ -528,7 +526,7 @@ impl State {
         };
         let commit =
             Decision { outcome, base: self.base.clone(), changes, dropped, ends_former, must_finish };
-        (commit, Leftovers { _failed: acknowledged, ..Leftovers::new(None, refused) })
+        (commit, Leftovers { _failed: acknowledged, _changes: refused })
     }
 
     /// Makes a log that clears the session of a subject, or one with a lifetime of its own, begin a new session. Otherwise the rest
@@ -638,33 +636,33 @@ impl State {
         // The inner service did not end a session that this handler has begun since.
         let began_another = self.was_ended_by_handler() || self.expired;
         if self.base.is_none() || began_another {
-            return (false, Leftovers::new(None, None));
+            return (false, Leftovers::default());
         }
         let had_token = self.has_token();
         // The token of an earlier save yields to that, whatever becomes of the rest.
         self.reply = Reply::Nothing;
         // If the handler ends the session, too, the store ends it.
         if self.requested.destroy {
-            return (false, Leftovers::new(None, None));
+            return (false, Leftovers::default());
         }
         let drops = self.is_modified() || self.requested.regenerate || !by_service && had_token;
         self.base = None;
         self.ended = true;
         self.requested = Requested::default();
-        (drops, Leftovers::new(None, self.changes.take()))
+        (drops, Leftovers::of(self.changes.take()))
     }
 
     /// Notes that the commit failed: all that it was to do remains to be done.
     pub(super) fn commit_failed(&mut self) -> Leftovers {
         let Some(Pending { changes, requested, outcome }) = self.pending.take() else {
-            return Leftovers::new(None, None);
+            return Leftovers::default();
         };
         self.renewal_failed |= outcome == Outcome::Renew;
         if self.discarded {
-            return Leftovers::new(Some(changes), None);
+            return Leftovers::of(Some(changes));
         }
         self.failed = Some(Box::new(Failed { changes, requested, acknowledged: false }));
-        Leftovers::new(None, None)
+        Leftovers::default()
     }
 
     /// Notes that the handler got the error of the commit that failed. It is not tried again unless the handler asks for it.
@@ -676,27 +674,11 @@ impl State {
 
     /// Notes that the commit succeeded. `saved` is the result of the store, if it was called.
     pub(super) fn commit_done(&mut self, saved: Option<Saved>) -> Leftovers {
-        let pending = self.pending.take();
-        let outcome = pending.as_ref().map_or(Outcome::Keep, |pending| pending.outcome);
-        let destroyed = pending.as_ref().is_some_and(|pending| pending.requested.destroy);
-        let asks_for_token = pending.as_ref().is_some_and(|pending| pending.requested.regenerate);
+        let Some(done) = self.pending.take() else { return Leftovers::default() };
+        let asks_for_token = done.requested.regenerate;
         // A new session whose lifetime has passed already, for example. The client has no cookie of it.
-        let is_stillborn = self.base.is_none() && !destroyed && !self.is_overtaken();
-        // `clear` ended the session, and another began.
-        let replaced = outcome == Outcome::Regenerate
-            && matches!(saved, Some(Saved::Stored { .. }))
-            && pending.as_ref().is_some_and(|pending| pending.changes.restarts());
-        if destroyed || replaced || matches!(saved, Some(Saved::Removed)) && !is_stillborn {
-            let cleared = pending.as_ref().is_some_and(|pending| pending.changes.clears());
-            let former = self.base.as_ref().map(Record::payload);
-            // A visitor whose values were replaced goes on as a visitor.
-            let is_logout = destroyed
-                || if replaced {
-                    former.is_some_and(Payload::has_subject)
-                } else {
-                    cleared || former.is_some_and(Payload::has_lasting_values)
-                };
-            let end = if is_logout { EndByHandler::Logout } else { EndByHandler::Quietly };
+        let is_stillborn = self.base.is_none() && !done.requested.destroy && !self.is_overtaken();
+        if let Some(end) = self.end_by(&done, saved.as_ref()).filter(|_| !is_stillborn) {
             self.ended_by_handler = self.ended_by_handler.max(end);
             self.ended = false; // a later change begins another session
         }
@@ -705,7 +687,7 @@ impl State {
         self.ended &= !begins_another;
         self.outdate();
         match saved {
-            None if outcome == Outcome::Expire => {
+            None if done.outcome == Outcome::Expire => {
                 self.base = None;
                 self.expired = true;
                 self.ended = true;
@@ -720,7 +702,7 @@ impl State {
                 };
                 // A login of a visitor without a session is a save, too.
                 let asked = if asks_for_token { Weight::Login } else { Weight::DeadCookie };
-                let (expires, weight) = (record.expires(), outcome.weight().max(said).max(asked));
+                let (expires, weight) = (record.expires(), done.outcome.weight().max(said).max(asked));
                 self.reply = Reply::Set { token, expires, weight };
                 self.base = Some(record);
                 self.ended = false;
@@ -740,7 +722,22 @@ impl State {
                 }
             }
         }
-        Leftovers::new(pending.map(|pending| pending.changes), None)
+        Leftovers::of(Some(done.changes))
+    }
+
+    /// Returns how the handler has ended the session, if it did so by the commit `done`, of which the store's result is `saved`.
+    fn end_by(&self, done: &Pending, saved: Option<&Saved>) -> Option<EndByHandler> {
+        let former = self.base.as_ref().map(Record::payload);
+        let is_logout = match saved {
+            _ if done.requested.destroy => true,
+            // `clear` ended the session, and another began. A visitor whose values were replaced goes on as a visitor.
+            Some(Saved::Stored { .. }) if done.outcome == Outcome::Regenerate && done.changes.restarts() => {
+                former.is_some_and(Payload::has_subject)
+            }
+            Some(Saved::Removed) => done.changes.clears() || former.is_some_and(Payload::has_lasting_values),
+            _ => return None,
+        };
+        Some(if is_logout { EndByHandler::Logout } else { EndByHandler::Quietly })
     }
 }
 

@@ -200,11 +200,11 @@ fn a_failure_that_the_handler_got_is_reported_at_the_end_if_it_lost_changes_of_v
 #[test]
 fn a_login_is_not_saved_without_the_end_before_it_that_failed() {
     let [_, value, _, destroy] = WISHES;
-    let login: Wish = |state| state.login("s", one(), None).unwrap();
+    let login: Wish = |state| state.login(one(), None).unwrap();
     let label: Wish = |state| state.label([7; 16]).unwrap();
     let reauthenticate: Wish = State::reauthenticate;
     let restarts: fn(&Changes) -> bool = Changes::restarts;
-    let has_login: fn(&Changes) -> bool = |changes| changes.has_entry("s");
+    let has_login: fn(&Changes) -> bool = |changes| changes.has_entry(SUBJECT);
     let has_value: fn(&Changes) -> bool = |changes| changes.has_entry("b");
     for (failed, later, outcome, is_kept, kept) in [
         (destroy, login, Outcome::Regenerate, restarts, true),
@@ -323,7 +323,7 @@ fn a_renewal_is_due_when_the_options_say_so_and_for_a_token_that_has_expired() {
 /// A logout must not depend on whether the client waits for it.
 #[test]
 fn the_end_of_the_former_session_must_finish() {
-    let login: Wish = |state| state.login("s", one(), None).unwrap();
+    let login: Wish = |state| state.login(one(), None).unwrap();
     for (former, wish, ends) in [
         (Former::Superseded, WISHES[3], true),
         (Former::Lapsed, WISHES[3], true),
@@ -518,7 +518,7 @@ fn saved() -> Saved {
 
 #[test]
 fn a_handler_logs_out_if_it_ends_more_than_a_notice_or_a_visitor_s_session() {
-    use super::super::key::{FLASH, LIFETIME, SUBJECT};
+    use super::super::key::{FLASH, LIFETIME};
     use Outcome::{Destroy, Regenerate, Save};
     let notice = &*format!("{FLASH}notice");
     let value: Wish = |state| {
@@ -527,7 +527,7 @@ fn a_handler_logs_out_if_it_ends_more_than_a_notice_or_a_visitor_s_session() {
     };
     let login: Wish = |state| {
         state.clear();
-        state.login(SUBJECT, one(), None).unwrap();
+        state.login(one(), None).unwrap();
     };
     let shown: Wish = |state| state.put(&format!("{FLASH}notice"), None);
     let last: Wish = |state| state.put("a", None);
@@ -592,13 +592,16 @@ fn a_change_of_a_key_repeats_the_save_of_it_that_failed_and_another_change_does_
         |state, key, step| state.update(key, step, one()),
         |state, key, _| state.force(key, Some(one())),
         // The same user as before: the session of another would begin anew.
-        |state, key, _| state.login(key, Bytes::from_static(b"\x02"), None).unwrap(),
+        |state, key, step| match key {
+            SUBJECT => state.login(Bytes::from_static(b"\x02"), None).unwrap(),
+            other => state.update(other, step, one()),
+        },
     ];
     for (number, change) in changes.into_iter().enumerate() {
-        for (key, told, repeats) in [("k", true, true), ("other", true, false), ("other", false, true)] {
+        for (key, told, repeats) in [(SUBJECT, true, true), ("other", true, false), ("other", false, true)] {
             let mut state = stored();
             fail(&mut state, |state| {
-                state.put("k", Some(Bytes::from_static(b"\x02")));
+                state.put(SUBJECT, Some(Bytes::from_static(b"\x02")));
                 state.put("x", Some(one()));
             });
             if told {

@@ -2,7 +2,7 @@
 
 use super::key::SUBJECT;
 use super::state::State;
-use super::{Payload, Position, Session, Text, messagepack, value_codec};
+use super::{Payload, Position, Session, Text, value_codec};
 use crate::error::{Error, Kind};
 
 /// User ids are rarely longer than a UUID or an e-mail address. The limit keeps an attacker from filling a session list.
@@ -94,7 +94,7 @@ impl Session {
         let stamp = self.authentication_stamp()?;
         // In one step: a save of another task in between would store whose it is under the id from before.
         let mut state = self.lock_open()?;
-        state.login(SUBJECT, value, position)?;
+        state.login(value, position)?;
         state.authenticated(stamp);
         Ok(())
     }
@@ -113,10 +113,7 @@ impl Session {
     /// # }).unwrap();
     /// ```
     pub fn subject(&self) -> Option<Text> {
-        self.raw(SUBJECT).and_then(|value| {
-            let (text, rest) = messagepack::str_bytes(&value)?;
-            rest.is_empty().then(|| Text::from_utf8(value.slice_ref(text))).flatten()
-        })
+        Text::from_value(&self.raw(SUBJECT)?)
     }
 }
 
@@ -135,9 +132,7 @@ impl Payload {
 
     /// Returns the subject, for a store's session list.
     pub(crate) fn subject(&self) -> Option<String> {
-        let value = self.get(SUBJECT)?;
-        let (text, rest) = messagepack::str_bytes(&value)?;
-        rest.is_empty().then(|| String::from_utf8(text.to_vec()).ok()).flatten()
+        Text::from_value(&self.get(SUBJECT)?).map(|subject| subject.to_string())
     }
 }
 

@@ -6,6 +6,8 @@ use std::ops::Deref;
 use bytes::Bytes;
 use bytestring::ByteString;
 
+use super::messagepack;
+
 /// A string value of a session, as a view of the buffer that the session was decoded into. Cloning it copies nothing.
 ///
 /// It keeps that whole buffer (a few kilobytes) in memory. Convert it to a `String` to keep it for long.
@@ -26,8 +28,13 @@ pub struct Text(ByteString);
 
 impl Text {
     /// Creates the text of `bytes`. Returns `None` if they are not UTF-8.
-    pub(super) fn from_utf8(bytes: Bytes) -> Option<Self> {
+    fn from_utf8(bytes: Bytes) -> Option<Self> {
         ByteString::try_from(bytes).ok().map(Self)
+    }
+
+    /// Creates the text of an encoded value. Returns `None` if it is not one string, and nothing else.
+    pub(super) fn from_value(value: &Bytes) -> Option<Self> {
+        Self::from_utf8(value.slice_ref(messagepack::whole(messagepack::str_bytes(value))?))
     }
 
     /// Returns the string.

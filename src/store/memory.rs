@@ -85,23 +85,15 @@ struct Shared {
 /// Trees, since a hash map stalls one request to grow, and never gives memory back without stalling another.
 #[derive(Default)]
 struct Shard {
-    entries: BTreeMap<EntryId, Entry>,
+    entries: BTreeMap<EntryId, Stored>,
     /// Each entry once, ordered by the time at which its memory may be freed.
     to_free: BTreeSet<(Timestamp, EntryId)>,
 }
 
-struct Entry {
-    stored: Stored,
-    /// When its memory may be freed: some time after it expired, since a request that loaded the session in time may
-    /// still save it.
-    free_at: Timestamp,
-}
-
-impl Entry {
-    fn new(stored: Stored) -> Self {
-        let free_at = stored.expires.saturating_add(RETENTION);
-        Self { stored, free_at }
-    }
+/// Returns when the memory of an entry may be freed: some time after it expired, since a request that loaded the session in time may
+/// still save it.
+fn free_at(entry: &Stored) -> Timestamp {
+    entry.expires.saturating_add(RETENTION)
 }
 
 /// The effect of a step on an entry.
@@ -112,13 +104,13 @@ enum Op {
 }
 
 impl Shard {
-    fn put(&mut self, id: EntryId, entry: Entry) {
-        let free_at = entry.free_at;
-        let before = self.entries.insert(id, entry).map(|before| before.free_at);
-        if before == Some(free_at) {
+    fn put(&mut self, id: EntryId, entry: Stored) {
+        let after = free_at(&entry);
+        let before = self.entries.insert(id, entry).map(|before| free_at(&before));
+        if before == Some(after) {
             return;
         }
-        self.to_free.insert((free_at, id));
+        self.to_free.insert((after, id));
         if let Some(before) = before {
             self.to_free.remove(&(before, id));
         }
@@ -126,7 +118,7 @@ impl Shard {
 
     fn remove(&mut self, id: EntryId) {
         if let Some(entry) = self.entries.remove(&id) {
-            self.to_free.remove(&(entry.free_at, id));
+            self.to_free.remove(&(free_at(&entry), id));
         }
     }
 
@@ -187,11 +179,11 @@ impl Memory {
         step: impl FnOnce(Option<&Stored>) -> (R, Op),
     ) -> Result<R, Error> {
         let mut shard = self.shared.shard(id)?;
-        let present = shard.entries.get(&id).map(|entry| &entry.stored);
+        let present = shard.entries.get(&id);
         let (result, op) = step(present.filter(|stored| stored.expires > now));
         match op {
             Op::Keep => {}
-            Op::Put(stored) => shard.put(id, Entry::new(stored)),
+            Op::Put(stored) => shard.put(id, stored),
             Op::Remove => shard.remove(id),
         }
         Ok(result)
@@ -443,7 +435,7 @@ mod tests {
                 for shard in &memory.shared.shards {
                     let shard = lock(shard);
                     let deadlines: BTreeSet<_> =
-                        shard.entries.iter().map(|(id, entry)| (entry.free_at, *id)).collect();
+                        shard.entries.iter().map(|(id, entry)| (free_at(entry), *id)).collect();
                     prop_assert_eq!(&deadlines, &shard.to_free);
                 }
             }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::take_over::{begins_another, take_over};
 use super::verbs::Sealed;
-use super::{EndedBy, Listing, LoadFuture, Store, StoreFuture, SubjectSession, Verbs};
+use super::{EndedBy, LoadFuture, Store, StoreFuture, SubjectFuture, SubjectSession, Verbs};
 use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::cookie::CookieName;
@@ -200,8 +200,8 @@ impl Inner {
     /// them.
     async fn of_both<T>(
         &self,
-        old: impl FnOnce(&dyn Store) -> Listing<T>,
-        new: Listing<T>,
+        old: impl FnOnce(&dyn Store) -> SubjectFuture<T>,
+        new: SubjectFuture<T>,
         both: impl FnOnce(T, T) -> T,
     ) -> Result<T, Error> {
         let of_old = self.of_old(old).await;
@@ -213,7 +213,7 @@ impl Inner {
     }
 
     /// Asks the old store about the sessions of a subject. `None` if it is no longer asked, or has no session lists.
-    async fn of_old<T>(&self, ask: impl FnOnce(&dyn Store) -> Listing<T>) -> Result<Option<T>, Error> {
+    async fn of_old<T>(&self, ask: impl FnOnce(&dyn Store) -> SubjectFuture<T>) -> Result<Option<T>, Error> {
         if !self.asks_old() {
             return Ok(None);
         }
@@ -294,7 +294,7 @@ impl Inner {
     fn leave_with_others(
         &self,
         old: Record,
-        ending: Option<Listing<Option<usize>>>,
+        ending: Option<SubjectFuture<Option<usize>>>,
         now: Timestamp,
     ) -> StoreFuture<bool> {
         let saving = self.old.regenerate(old, Arc::new(Changes::ending_others()), now);
@@ -327,7 +327,7 @@ fn elsewhere(record: &Record) -> Option<Record> {
 }
 
 impl Store for MigratingStore {
-    fn sessions_of(&self, subject: &str) -> Listing<Vec<SubjectSession>> {
+    fn sessions_of(&self, subject: &str) -> SubjectFuture<Vec<SubjectSession>> {
         let (inner, subject) = (Arc::clone(&self.inner), subject.to_owned());
         Box::pin(async move {
             let new = inner.new.sessions_of(&subject);
@@ -336,7 +336,7 @@ impl Store for MigratingStore {
         })
     }
 
-    fn end_session_of(&self, subject: &str, id: SessionId) -> Listing<bool> {
+    fn end_session_of(&self, subject: &str, id: SessionId) -> SubjectFuture<bool> {
         let (inner, subject) = (Arc::clone(&self.inner), subject.to_owned());
         Box::pin(async move {
             let new = inner.new.end_session_of(&subject, id);
@@ -345,7 +345,7 @@ impl Store for MigratingStore {
         })
     }
 
-    fn end_sessions_of(&self, subject: &str, keep: Option<SessionId>) -> Listing<Option<usize>> {
+    fn end_sessions_of(&self, subject: &str, keep: Option<SessionId>) -> SubjectFuture<Option<usize>> {
         let (inner, subject) = (Arc::clone(&self.inner), subject.to_owned());
         Box::pin(async move {
             let new = inner.new.end_sessions_of(&subject, keep);

@@ -147,19 +147,19 @@ fn no_session_lists() -> Error {
     )
 }
 
-/// The future of a store's session lists.
-type Listing<T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send>>;
+/// The future of a step on the sessions of one subject.
+type SubjectFuture<T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send>>;
 
 impl<T: Store + ?Sized> Store for Arc<T> {
-    fn sessions_of(&self, subject: &str) -> Listing<Vec<SubjectSession>> {
+    fn sessions_of(&self, subject: &str) -> SubjectFuture<Vec<SubjectSession>> {
         (**self).sessions_of(subject)
     }
 
-    fn end_session_of(&self, subject: &str, id: SessionId) -> Listing<bool> {
+    fn end_session_of(&self, subject: &str, id: SessionId) -> SubjectFuture<bool> {
         (**self).end_session_of(subject, id)
     }
 
-    fn end_sessions_of(&self, subject: &str, keep: Option<SessionId>) -> Listing<Option<usize>> {
+    fn end_sessions_of(&self, subject: &str, keep: Option<SessionId>) -> SubjectFuture<Option<usize>> {
         (**self).end_sessions_of(subject, keep)
     }
 }

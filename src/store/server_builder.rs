@@ -183,6 +183,9 @@ impl<K: ServerKind> Builder<K> {
     /// Sets what happens when a subject with the maximum number of sessions logs in. Default:
     /// [`SessionLimit::EndLeastRecentlyUsed`].
     ///
+    /// Another session ends once the login is complete. The response waits 50 ms for that at most. If it cannot be ended, because its
+    /// server hangs for example, the login succeeds, and the next one ends it.
+    ///
     /// # Examples
     ///
     /// ```

@@ -43,9 +43,18 @@ pub(super) async fn take_over(
             left.map(|_| Saved::Ended)?
         }
     };
-    match (moved, login) {
-        (Saved::Ended, Some(login)) => new.save(None, login, now).await,
-        (moved, _) => Ok(moved),
+    match (&moved, login) {
+        (Saved::Ended, Some(mut login)) => {
+            // Nothing is taken over from the session that has ended, nor what was computed from its values.
+            Arc::make_mut(&mut login).outdate();
+            new.save(None, login, now).await
+        }
+        (Saved::Stored { record, .. }, Some(_)) => {
+            // If that fails, the next login does it.
+            let _ = new.end_surplus(record.clone(), now).await;
+            Ok(moved)
+        }
+        _ => Ok(moved),
     }
 }
 

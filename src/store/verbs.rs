@@ -61,6 +61,13 @@ pub trait Verbs: sealed::Sealed + Send + Sync + 'static {
     /// Keeps a session that another store loaded, with these changes, under a new id and token. Its beginning stays.
     fn adopt(&self, record: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved>;
 
+    /// Ends the sessions that a subject has beyond the session limit, once a login that was [adopted](Self::adopt) has left its former
+    /// place.
+    fn end_surplus(&self, login: Record, now: Timestamp) -> StoreFuture<()> {
+        let _ = (login, now);
+        StoreFuture::ready(Ok(()))
+    }
+
     /// Returns true if the client holds the only copy of the session: an ending that no response tells it does not happen.
     fn is_only_copy(&self, record: &Record) -> bool {
         let _ = record;
@@ -163,6 +170,10 @@ impl<T: Verbs + ?Sized> Verbs for Arc<T> {
 
     fn regenerate(&self, base: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
         (**self).regenerate(base, changes, now)
+    }
+
+    fn end_surplus(&self, login: Record, now: Timestamp) -> StoreFuture<()> {
+        (**self).end_surplus(login, now)
     }
 
     fn is_only_copy(&self, record: &Record) -> bool {

@@ -18,6 +18,7 @@ mod cancellation;
 mod comparison;
 mod concurrent_requests;
 mod example;
+mod failed_logins;
 mod faults;
 mod interleavings;
 mod interrupted_endings;

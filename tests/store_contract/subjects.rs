@@ -110,12 +110,12 @@ fn t35_login_gives_a_new_token_and_keeps_what_was_anonymous() {
     world.events.take();
     assert_eq!(world.subject(&planted), None);
     assert_eq!(world.events.take(), [refused(Refusal::Regenerated)]);
-    // Again, for a rise of privilege: the same session, in the same place of the list.
+    // Again, for a rise of privilege: the same session, which is the last login now.
     let second = world.login("ada");
     let before = jar.clone();
     world.edit(&mut jar, |session| session.login("ada"));
     assert_ne!(jar.0, before.0);
-    assert_eq!(world.listed("ada"), [world.id(&jar), world.id(&second)]);
+    assert_eq!(world.listed("ada"), [world.id(&second), world.id(&jar)]);
 }
 
 #[test]
@@ -185,7 +185,7 @@ pub(crate) fn t71_beyond_the_limit_the_oldest_session_ends_and_an_event_says_so(
     jars.push(world.login("ada"));
     assert_eq!(world.events.take(), ["subject_limit:1"]);
     assert_eq!(world.subject(&jars[0]), None);
-    assert_eq!(world.listed("ada"), [world.id(&jars[1]), world.id(&jars[2]), world.id(&jars[3])]);
+    assert_eq!(world.listed("ada"), [world.id(&jars[2]), world.id(&jars[1]), world.id(&jars[3])]);
     assert!(
         ServerStore::with_backend(Watched::default())
             .max_sessions_per_subject(0)

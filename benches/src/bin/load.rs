@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use hyper_session_benches::client::{Client, Protocol};
 use hyper_session_benches::results::Load;
-use hyper_session_benches::services::{Action, MEMO};
+use hyper_session_benches::services::{Action, MEMO, WITH_HEAD};
 
-const ARMS: [&str; 7] = [
+const ARMS: [&str; 8] = [
     "bare",
+    WITH_HEAD,
     "hyper-session",
     "hyper-session-fn",
     MEMO,
@@ -45,7 +46,7 @@ struct Round {
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let quick = arguments.iter().any(|argument| argument == "--quick");
-    let names = if cfg!(feature = "peers") && !quick { &ARMS[..] } else { &ARMS[..4] };
+    let names = if cfg!(feature = "peers") && !quick { &ARMS[..] } else { &ARMS[..5] };
     for (name, protocol) in [("h1", Protocol::Http1), ("h2", Protocol::Http2)] {
         if arguments.iter().any(|argument| argument.starts_with('h') && argument != name) {
             continue;
@@ -131,12 +132,13 @@ impl Arm {
         let ignored = format!("__Host-session={}", "A".repeat(487));
         let actions: &[Action] = match name {
             "bare" => &[Action::Untouched],
+            WITH_HEAD => &[Action::Change],
             _ => &[Action::Untouched, Action::Read, Action::Change],
         };
         let actions = actions.iter().map(|&action| {
             let changes = action == Action::Change;
             let cookie = match (name, action) {
-                ("bare", _) => &ignored,
+                ("bare" | WITH_HEAD, _) => &ignored,
                 (_, Action::Change) => changed,
                 _ => kept,
             };

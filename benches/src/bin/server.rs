@@ -8,7 +8,9 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
-use hyper_session_benches::services::{Action, Body, MEMO, bare, by_argument, by_extension};
+use hyper_session_benches::services::{
+    Action, Body, MEMO, WITH_HEAD, bare, by_argument, by_extension, with_head_of_change,
+};
 use hyper_session_benches::tokens::{cookie_pair, default_store, plain_store};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpListener;
@@ -21,6 +23,7 @@ fn main() {
     runtime.block_on(async {
         match arm.as_str() {
             "bare" => serve(bare::<Incoming>(), bare(), second, false).await,
+            WITH_HEAD => serve(with_head_of_change::<Incoming>(), with_head_of_change(), second, false).await,
             "hyper-session" | MEMO => {
                 let store = if arm == MEMO { default_store() } else { plain_store() };
                 serve(by_extension::<Incoming>(store.clone()), by_extension(store), second, true).await;

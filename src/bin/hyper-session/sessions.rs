@@ -74,11 +74,12 @@ impl<'a> Sessions<'a> {
         line
     }
 
-    /// Names the prefix and the cookie name, since others have other lists.
-    fn none(&self, subject: &str, json: Value) -> Report {
+    /// Reports that the subject has "no session", or "no such session". Names the prefix and the cookie name, since others have other
+    /// lists.
+    fn none(&self, no_session: &str, subject: &str, json: Value) -> Report {
         let (prefix, name) = (self.arguments.get("prefix").unwrap_or_default(), self.arguments.cookie_name());
         let text = format!(
-            "no session of {subject:?} is listed for the prefix {prefix:?} and the cookie name {name:?}: check that they are those of the service"
+            "{no_session} of {subject:?} is listed for the prefix {prefix:?} and the cookie name {name:?}: check that they are those of the service"
         );
         if self.arguments.has("json") {
             note(&format!("hyper-session: {text}"));
@@ -95,7 +96,7 @@ pub(crate) async fn list(arguments: &Arguments, subject: &str) -> Result<Report,
     let facts: Vec<_> = listed.iter().map(|session| sessions.facts(session)).collect();
     let json = json!({ "sessions": facts });
     if listed.is_empty() {
-        return Ok(sessions.none(subject, json));
+        return Ok(sessions.none("no session", subject, json));
     }
     let mut text = format!("{COLUMNS}\n");
     for session in &listed {
@@ -132,7 +133,7 @@ pub(crate) async fn end_all(arguments: &Arguments, subject: &str) -> Result<Repo
     let ended = sessions.store.end_sessions_of(subject, None).await?;
     let json = json!({ "ended": ended });
     if ended == 0 {
-        return Ok(sessions.none(subject, json));
+        return Ok(sessions.none("no session", subject, json));
     }
     let text = if ended == 1 { "1 session ended".to_owned() } else { format!("{ended} sessions ended") };
     Ok(Report { json, text, yes: true })
@@ -140,8 +141,6 @@ pub(crate) async fn end_all(arguments: &Arguments, subject: &str) -> Result<Repo
 
 impl Sessions<'_> {
     fn absent(&self, subject: &str) -> Report {
-        let mut report = self.none(subject, json!({ "error": "not found" }));
-        report.text = report.text.replacen("no session of", "no such session of", 1);
-        report
+        self.none("no such session", subject, json!({ "error": "not found" }))
     }
 }

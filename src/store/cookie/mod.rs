@@ -17,7 +17,7 @@ use self::format::{CreateForeign, ForeignFormat};
 use self::header::SealedHeader;
 use self::revoking::Revoking;
 use super::verbs::Sealed;
-use super::{Builder, EndedBy, Listing, LoadFuture, Store, StoreFuture, Verbs};
+use super::{Builder, EndedBy, LoadFuture, Store, StoreFuture, SubjectFuture, Verbs};
 use crate::clock::{MAX_CLOCK_SKEW, Timestamp};
 use crate::config::Config;
 use crate::crypto::{KeyId, Keyring, Purpose, Random, Sealer, SecretText, SystemRandom, key_of, warm_up};
@@ -314,7 +314,7 @@ impl Inner {
 
     fn adopt(&self, record: &Record, changes: &Changes, now: Timestamp) -> Result<Saved, Error> {
         let payload = changes.apply(Some(record.payload()))?;
-        let created = if changes.begins_anew() { now } else { record.created() };
+        let created = changes.beginning(record, now);
         self.seal(SessionId::generate(&*self.random)?, created, payload, Some(record.recency()), now)
     }
 
@@ -322,7 +322,7 @@ impl Inner {
         if let Some(saved) = self.save_foreign(Some(base), changes, now) {
             return saved; // the id of a foreign token is that of its bytes, so it is new in any case
         }
-        let created = if changes.begins_anew() { now } else { base.created() };
+        let created = changes.beginning(base, now);
         let mut payload = changes.apply(Some(base.payload()))?;
         if !changes.logs_in() && !changes.restarts() {
             payload = payload.keeping_root(base.id())?;
@@ -362,7 +362,7 @@ fn root(record: &Record) -> SessionId {
 }
 
 impl Store for CookieStore {
-    fn end_sessions_of(&self, subject: &str, keep: Option<SessionId>) -> Listing<Option<usize>> {
+    fn end_sessions_of(&self, subject: &str, keep: Option<SessionId>) -> SubjectFuture<Option<usize>> {
         let (store, subject) = (self.clone(), subject.to_owned());
         Box::pin(async move {
             let revocations = store.revoking()?;

@@ -72,7 +72,7 @@ impl Inner {
         let owner = payload.subject().map(|subject| subject_name(&subject));
         let known = changes.login_position();
         let position = known.unwrap_or_else(|| revoking.register.known_position());
-        let created = if changes.begins_anew() { now } else { record.created() };
+        let created = changes.beginning(record, now);
         let lineage = Lineage { position, owner, root: None };
         let beginning = Beginning { lineage, asks_position: owner.is_some() && known.is_none() };
         let mut plan = self.plan_under_new_id(created, payload, beginning, changes)?;
@@ -89,7 +89,7 @@ impl Inner {
         now: Timestamp,
     ) -> Result<Option<Plan>, Error> {
         let payload = changes.apply(Some(base.payload()))?;
-        let created = if changes.begins_anew() { now } else { base.created() };
+        let created = changes.beginning(base, now);
         if self.config.leaves_nothing(created, &payload, now) {
             return Ok(None);
         }

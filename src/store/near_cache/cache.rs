@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Instant;
 
 use quick_cache::Weighter;
@@ -11,6 +11,7 @@ use quick_cache::sync::Cache;
 use super::Lease;
 use crate::event::{EventKind, NearCacheEmptied, Reporter};
 use crate::id::EntryId;
+use crate::lock::lock;
 use crate::session::Record;
 use crate::store::server::session_list::SessionList;
 
@@ -162,7 +163,7 @@ impl RecordCache {
     }
 
     fn changes(&self, id: EntryId) -> MutexGuard<'_, u64> {
-        self.stripe(id).changes.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.stripe(id).changes)
     }
 
     #[allow(clippy::indexing_slicing)] // there are STRIPES

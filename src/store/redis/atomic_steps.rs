@@ -53,7 +53,8 @@ impl Redis {
         }
     }
 
-    /// Replaces an entry that has the value `seen` by `new`.
+    /// Replaces an entry that has the value `seen` by `new`. Returns `None` if it has done so, and otherwise the entry that is there,
+    /// or nil.
     pub(super) async fn replace_frame(
         &self,
         way: Way,
@@ -103,7 +104,7 @@ impl Redis {
         Err(Failure::Lost("the entry was renewed at each attempt").into())
     }
 
-    /// Deletes an entry that has the value `seen`.
+    /// Deletes an entry that has the value `seen`. Returns what [`replace_frame`](Self::replace_frame) returns.
     pub(super) async fn remove_frame(
         &self,
         way: Way,

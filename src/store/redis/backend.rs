@@ -172,10 +172,7 @@ impl Redis {
 
     pub(super) fn failed(&self, trouble: Trouble) -> Error {
         Counters::add(&self.counters.failures);
-        match trouble {
-            Trouble::Reply(error) => Failure::of(&error).into(),
-            Trouble::Failed(failure) => failure.into(),
-        }
+        trouble.into()
     }
 
     /// Returns the way in which a step is to be sent again that was sent in the way `used` and failed. Later steps take it, too.

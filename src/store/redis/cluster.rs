@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use bb8_redis::redis::{Cmd, ConnectionAddr, RedisError, Value, cmd};
@@ -21,7 +21,7 @@ use super::stats::{Connected, Counters};
 use super::tracker::Tracking;
 use crate::id::EntryId;
 use crate::join::join_all;
-use crate::lock::lock;
+use crate::lock::{lock, read, write};
 use crate::store::near_cache::Ticket;
 
 /// A resharding redirects once or twice. After more, the nodes do not agree yet: the next redirection is followed after
@@ -94,7 +94,7 @@ impl Cluster {
     async fn connect_masters(&self) -> Result<(), Failure> {
         let masters = self.masters();
         let outcomes = join_all(&masters, async |master| match master.node.connect().await {
-            Ok(_) => self.check_asking(&master.node).await,
+            Ok(()) => self.check_asking(&master.node).await,
             Err(failure) => Err(failure),
         })
         .await;
@@ -250,12 +250,12 @@ impl Cluster {
     }
 
     fn owner(&self, slot: usize) -> Option<Arc<Member>> {
-        let owners = Arc::clone(&self.owners.read().unwrap_or_else(PoisonError::into_inner));
+        let owners = Arc::clone(&read(&self.owners));
         owners.0.get(slot).cloned().flatten()
     }
 
     fn move_slot(&self, slot: usize, member: &Arc<Member>) {
-        let mut owners = self.owners.write().unwrap_or_else(PoisonError::into_inner);
+        let mut owners = write(&self.owners);
         let mut moved = owners.0.clone();
         if let Some(owner) = moved.get_mut(slot) {
             *owner = Some(Arc::clone(member));
@@ -265,7 +265,7 @@ impl Cluster {
 
     /// Returns the masters that have slots.
     fn masters(&self) -> Vec<Arc<Member>> {
-        let owners = Arc::clone(&self.owners.read().unwrap_or_else(PoisonError::into_inner));
+        let owners = Arc::clone(&read(&self.owners));
         let mut masters: Vec<Arc<Member>> = Vec::new();
         for member in owners.0.iter().flatten() {
             if masters.iter().all(|known| !Arc::ptr_eq(known, member)) {
@@ -277,9 +277,9 @@ impl Cluster {
 
     /// Returns the node at `address`, which connects when it is first used.
     fn member(&self, address: &Address) -> Arc<Member> {
-        let known = self.nodes.read().unwrap_or_else(PoisonError::into_inner).get(address).cloned();
+        let known = read(&self.nodes).get(address).cloned();
         known.unwrap_or_else(|| {
-            let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);
+            let mut nodes = write(&self.nodes);
             let member = nodes.entry(address.clone()).or_insert_with(|| {
                 let counters = Arc::clone(&self.counters);
                 let tracking = self.tracking.clone();
@@ -326,13 +326,12 @@ impl Cluster {
     /// Asks nodes which node has which slots, until one names a usable master for each slot: first the known nodes that
     /// answer, except `failed`, then the seeds. If none does, the best view counts.
     async fn ask(&self, failed: Option<Address>, deadline: Instant) {
-        let members: Vec<_> =
-            self.nodes.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        let members: Vec<_> = read(&self.nodes).values().cloned().collect();
         let down = members.iter().filter(|member| !member.node.is_up()).map(|member| member.address.clone());
         let suspects: HashSet<Address> = down.chain(failed).collect();
         let members: Vec<_> =
             members.into_iter().filter(|member| !suspects.contains(&member.address)).collect();
-        let owners = Arc::clone(&self.owners.read().unwrap_or_else(PoisonError::into_inner));
+        let owners = Arc::clone(&read(&self.owners));
         let views = Views::new(suspects, |slot, address: &Address| {
             owners.0.get(slot).and_then(Option::as_ref).is_some_and(|owner| owner.address == *address)
         });
@@ -376,13 +375,10 @@ impl Cluster {
                 *owner = Some(Arc::clone(&member));
             }
         }
-        *self.owners.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Owners(owners));
+        *write(&self.owners) = Arc::new(Owners(owners));
         // Nodes without slots are forgotten, with their connections.
         let masters = self.masters();
-        self.nodes
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|_, member| masters.iter().any(|master| Arc::ptr_eq(master, member)));
+        write(&self.nodes).retain(|_, member| masters.iter().any(|master| Arc::ptr_eq(master, member)));
     }
 }
 

@@ -19,8 +19,6 @@ pub(super) enum Trouble {
 /// The remedy for an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Remedy {
-    /// The server does not have the script: send the whole script.
-    SendScript,
     /// The connection is lost: use another connection, at once.
     Reconnect,
     /// The server cannot do it now: wait, and ask it again.
@@ -37,7 +35,6 @@ pub(super) enum Remedy {
 
 pub(super) fn remedy(error: &RedisError) -> Remedy {
     match (code(error), error.kind()) {
-        (Some("NOSCRIPT"), _) => Remedy::SendScript,
         (Some("MOVED" | "ASK"), _) => Remedy::Redirect,
         // BUSY: the server runs a script of another client.
         (Some("LOADING" | "TRYAGAIN" | "CLUSTERDOWN" | "BUSY"), _) => Remedy::Wait,
@@ -89,7 +86,7 @@ pub(super) fn code(error: &RedisError) -> Option<&str> {
 pub(super) fn breaks_connection(error: &RedisError) -> bool {
     match remedy(error) {
         Remedy::Reconnect | Remedy::Elsewhere | Remedy::TimedOut => true,
-        Remedy::SendScript | Remedy::Wait | Remedy::Redirect => false,
+        Remedy::Wait | Remedy::Redirect => false,
         // The connection is no longer authenticated.
         Remedy::GiveUp => error.kind() == ErrorKind::AuthenticationFailed || code(error) == Some("NOAUTH"),
     }
@@ -287,6 +284,15 @@ impl From<Failure> for Error {
     }
 }
 
+impl From<Trouble> for Error {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Reply(error) => Failure::of(&error).into(),
+            Trouble::Failed(failure) => failure.into(),
+        }
+    }
+}
+
 impl From<Failure> for Trouble {
     fn from(failure: Failure) -> Self {
         Self::Failed(failure)
@@ -336,7 +342,7 @@ mod tests {
             }
         }
         for (reply, expected) in [
-            ("NOSCRIPT No matching script.", Remedy::SendScript),
+            ("NOSCRIPT No matching script.", Remedy::GiveUp),
             ("MOVED 1 127.0.0.1:7000", Remedy::Redirect),
             ("ASK 1 127.0.0.1:7000", Remedy::Redirect),
         ] {

@@ -1,10 +1,12 @@
 //! Whether one server answers. While it does not, requests fail at once, and one request at a time tries it.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::fault::Failure;
+
+use crate::lock::lock;
 
 /// While a server is down, one request in this time tries it. With traffic, recovery is thus noticed this much later at
 /// most.
@@ -74,14 +76,14 @@ impl Health {
 
     /// Notes that no connection could be made and there is no other, or that the server does not answer.
     pub(super) fn down(&self, cause: Failure) {
-        *self.cause.lock().unwrap_or_else(PoisonError::into_inner) = cause;
+        *lock(&self.cause) = cause;
         let next = self.now().saturating_add(millis(PROBE_EVERY)).max(1);
         self.probe_at.store(next, Ordering::Release);
     }
 
     /// Returns the reason why it is down, for requests that are turned away.
     pub(super) fn cause(&self) -> Failure {
-        self.cause.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.cause).clone()
     }
 
     fn now(&self) -> u64 {

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use bb8_redis::redis::{Cmd, RedisResult, Value};
@@ -13,13 +13,14 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, timeout_at};
 
 use super::connection::{Connection, Waiting};
-use super::dialer::{Dialer, Greeting};
+use super::dialer::Dialer;
 use super::fault::{Failure, Remedy, Trouble, breaks_connection, remedy};
 use super::health::{Health, PROBE_EVERY};
 use super::limits::Limits;
 use super::stats::{Connected, Counters};
 use super::tracker::{Tracker, Tracking};
 use crate::id::EntryId;
+use crate::lock::{read, write};
 use crate::store::near_cache::Ticket;
 
 /// For this many milliseconds all commands use the same connection, and then the next one: commands that are written
@@ -125,14 +126,12 @@ impl Node {
         }
     }
 
-    /// Makes all connections, or fails. Returns the server's description of itself.
-    pub(super) async fn connect(&self) -> Result<Greeting, Failure> {
-        let mut greeting = Greeting::default();
+    /// Makes all connections, or fails.
+    pub(super) async fn connect(&self) -> Result<(), Failure> {
         let places = self.read().len();
         for place in 0..places {
-            let (connection, said) = self.dialer.dial().await?;
+            let (connection, _) = self.dialer.dial().await?;
             Counters::add(&self.counters.connections_created);
-            greeting = said;
             if let Some(pooled) = self.write().get_mut(place) {
                 pooled.connection = Some(Arc::new(connection));
             }
@@ -140,7 +139,7 @@ impl Node {
         if let Some(tracker) = &self.tracker {
             tracker.connect().await?;
         }
-        Ok(greeting)
+        Ok(())
     }
 
     /// Reads an entry for the near-cache. `None` if there is none, or it does not work at present.
@@ -568,11 +567,11 @@ impl Node {
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Vec<PooledConnection>> {
-        self.pool.read().unwrap_or_else(PoisonError::into_inner)
+        read(&self.pool)
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, Vec<PooledConnection>> {
-        self.pool.write().unwrap_or_else(PoisonError::into_inner)
+        write(&self.pool)
     }
 }
 

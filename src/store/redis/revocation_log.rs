@@ -4,13 +4,15 @@ use std::fmt;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use bb8_redis::redis::{Cmd, FromRedisValue, Script, Value, cmd};
+use bb8_redis::redis::{Cmd, FromRedisValue, Value, cmd};
+use bytes::Bytes;
 use tokio::time::{Instant, sleep_until};
 
 use super::connection_options::{ConnectionOptions, connection_setters};
 use super::eviction::evicting_policy;
 use super::fault::{Failure, Trouble, a_replica};
 use super::limits::{Limits, patience};
+use super::scripts::{Call, HashedScript};
 use super::settings::TIMEOUT;
 use super::stats::Counters;
 use super::transport::Transport;
@@ -83,7 +85,7 @@ local id
 for i = 3, #ARGV do id = add('r', ARGV[i]) end
 return id"
 );
-static APPEND: Steps = Steps { code: APPEND_CODE, script: LazyLock::new(|| Script::new(APPEND_CODE)) };
+static APPEND: LazyLock<HashedScript> = LazyLock::new(|| HashedScript::new(APPEND_CODE));
 
 /// ARGV: as above. If the log ends before that, or another history begins, writes an entry that is not a revocation.
 /// Returns the id of the last entry.
@@ -93,7 +95,7 @@ const TOP_CODE: &str = concat!(
 if goes_on and (last_ms > seen_ms or (last_ms == seen_ms and last_seq >= seen_seq)) then return last[1] end
 return add('t', '')"
 );
-static TOP: Steps = Steps { code: TOP_CODE, script: LazyLock::new(|| Script::new(TOP_CODE)) };
+static TOP: LazyLock<HashedScript> = LazyLock::new(|| HashedScript::new(TOP_CODE));
 
 /// ARGV: the milliseconds for which entries are kept, by the server's clock. The last entry stays: it holds the
 /// position.
@@ -107,7 +109,7 @@ local m = tonumber(string.match(last[1], '(%d+)-'))
 local id = last[1]
 if ms <= m then id = string.format('%.0f', ms) end
 return redis.call('XTRIM', KEYS[1], 'MINID', '~', id)";
-static TRIM: Steps = Steps { code: TRIM_CODE, script: LazyLock::new(|| Script::new(TRIM_CODE)) };
+static TRIM: LazyLock<HashedScript> = LazyLock::new(|| HashedScript::new(TRIM_CODE));
 
 /// ARGV: the exclusive beginning and the largest number of entries. Returns the server's time in milliseconds, the id and the
 /// field of the last entry, the id of the last entry that was read, how many were read, and the revocations among them in
@@ -144,7 +146,7 @@ local time = redis.call('TIME')
 local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
 if not last then return {now, '', '', reached, #entries, ''} end
 return {now, last[1], last[2][1], reached, #entries, table.concat(parts, ' ')}";
-static PAGES: Steps = Steps { code: PAGE_CODE, script: LazyLock::new(|| Script::new(PAGE_CODE)) };
+static PAGES: LazyLock<HashedScript> = LazyLock::new(|| HashedScript::new(PAGE_CODE));
 
 impl Revocations {
     /// Keeps revocations in the Redis at `url`, for any number of machines. The forms of the URL are those of
@@ -279,7 +281,7 @@ impl RedisRevocations {
         log.trim(Duration::from_secs(u64::from(u32::MAX))).await.map_err(not_allowed)?;
         // While the log is followed, a lost connection is not a failure of this command. Here it is.
         let waiting_read = log.waiting_read(top, Duration::from_millis(1));
-        log.reader.send(&log.key, &waiting_read).await.map_err(failed).map_err(not_allowed)?;
+        log.reader.send(&log.key, &waiting_read).await.map_err(Error::from).map_err(not_allowed)?;
         if log.page(top).await.map_err(not_allowed)?.1 < SETTLE {
             // Processes that were there before write again what the log may have lost.
             tokio::time::sleep(SETTLE).await;
@@ -332,34 +334,14 @@ impl Link {
     }
 
     /// Runs a script by its hash, or sends the whole script if the server does not have it.
-    async fn run<T: FromRedisValue>(
-        &self,
-        script: &Steps,
-        key: &str,
-        arguments: &[Vec<u8>],
-    ) -> Result<T, Error> {
-        let command = |verb: &str, script: &str| {
-            let mut command = cmd(verb);
-            command.arg(script).arg(1).arg(key);
-            for argument in arguments {
-                command.arg(&argument[..]);
-            }
-            command
-        };
-        let answer = match self.send(key, &command("EVALSHA", script.hash())).await {
+    async fn run<T: FromRedisValue>(&self, call: &Call<'_>) -> Result<T, Error> {
+        let answer = match self.send(call.key, &call.by_hash()).await {
             Err(Trouble::Reply(error)) if error.code() == Some("NOSCRIPT") => {
-                self.send(key, &command("EVAL", script.code)).await
+                self.send(call.key, &call.whole()).await
             }
             answer => answer,
         };
-        T::from_redis_value(answer.map_err(failed)?).map_err(|_| not_understood())
-    }
-}
-
-fn failed(trouble: Trouble) -> Error {
-    match trouble {
-        Trouble::Reply(error) => Failure::of(&error).into(),
-        Trouble::Failed(failure) => failure.into(),
+        T::from_redis_value(answer?).map_err(|_| not_understood())
     }
 }
 
@@ -367,21 +349,17 @@ fn not_understood() -> Error {
     Failure::Lost("the reply was not of the kind that was asked for").into()
 }
 
-/// A script and its hash, once it was computed.
-struct Steps {
-    code: &'static str,
-    script: LazyLock<Script>,
-}
-
-impl Steps {
-    fn hash(&self) -> &str {
-        self.script.get_hash()
-    }
-}
-
 impl RedisLog {
-    async fn script<T: FromRedisValue>(&self, script: &Steps, arguments: Vec<Vec<u8>>) -> Result<T, Error> {
-        self.writer.run(script, &self.key, &arguments).await
+    async fn script<T: FromRedisValue>(
+        &self,
+        script: &HashedScript,
+        arguments: Vec<Vec<u8>>,
+    ) -> Result<T, Error> {
+        self.writer.run(&self.call(script, arguments)).await
+    }
+
+    fn call<'a>(&'a self, script: &'a HashedScript, arguments: Vec<Vec<u8>>) -> Call<'a> {
+        script.call(&self.key, arguments.into_iter().map(|argument| Bytes::from(argument).into()).collect())
     }
 
     /// Returns the command that waits until there is an entry behind `after`, but not longer than `wait`.
@@ -399,7 +377,7 @@ impl RedisLog {
         let begun = Instant::now();
         match self.reader.send_once(&self.key, &self.waiting_read(after, wait), wait).await {
             Ok(_) => Ok(()),
-            Err(refusal @ Trouble::Reply(_)) => Err(failed(refusal)),
+            Err(refusal @ Trouble::Reply(_)) => Err(refusal.into()),
             // Without a reply, nothing is known: the page that is read next says what is there, over another connection. A proxy
             // that always closes the connection at this command must not make the follower connect without a pause.
             Err(Trouble::Failed(_)) => {
@@ -413,9 +391,9 @@ impl RedisLog {
     async fn page(&self, mut after: u64) -> Result<(Page, Duration), Error> {
         loop {
             let (ms, number) = unpack(after);
-            let arguments = [format!("({ms}-{number}").into_bytes(), number_text(PAGE)];
+            let arguments = vec![format!("({ms}-{number}").into_bytes(), number_text(PAGE)];
             let (now, last, field, reached, count, packed): (u64, String, String, String, u64, Vec<u8>) =
-                self.reader.run(&PAGES, &self.key, &arguments).await?;
+                self.reader.run(&self.call(&PAGES, arguments)).await?;
             let entries = unpack_entries(&packed, Timestamp::from_unix(now / 1_000))?;
             let more = count == PAGE;
             if more && entries.is_empty() {
@@ -459,7 +437,7 @@ impl RevocationLog for RedisLog {
     async fn append(&self, revocations: Vec<Revocation>, above: u64) -> Result<u64, Error> {
         let (ms, number) = unpack(above);
         let values = revocations.iter().map(|revocation| revocation.to_bytes().to_vec());
-        let arguments = [number_text(ms), number_text(number)].into_iter().chain(values).collect();
+        let arguments = vec![number_text(ms), number_text(number)].into_iter().chain(values).collect();
         position(&self.script::<String>(&APPEND, arguments).await?)
     }
 

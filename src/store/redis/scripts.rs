@@ -91,28 +91,32 @@ pub(super) const NATIVE: Framing = Framing {
 /// The scripts of a framing, with their hashes.
 pub(super) struct Scripts {
     pub(super) framing: &'static Framing,
-    create: Step,
-    replace: Step,
-    renew: Option<Step>,
-    touch: Step,
-    fetch: Option<Step>,
+    create: HashedScript,
+    replace: HashedScript,
+    renew: Option<HashedScript>,
+    touch: HashedScript,
+    fetch: Option<HashedScript>,
 }
 
 /// A script and its hash. It is sent by its hash, and whole if the server does not have it.
-struct Step {
+pub(super) struct HashedScript {
     source: &'static str,
     hash: String,
 }
 
-impl Step {
-    fn new(source: &'static str) -> Self {
+impl HashedScript {
+    pub(super) fn new(source: &'static str) -> Self {
         Self { source, hash: Script::new(source).get_hash().to_owned() }
+    }
+
+    pub(super) fn call<'a>(&'a self, key: &'a str, args: Vec<Frame>) -> Call<'a> {
+        Call { script: self, key, args }
     }
 }
 
 /// One call of a script.
 pub(super) struct Call<'a> {
-    step: &'a Step,
+    script: &'a HashedScript,
     pub(super) key: &'a str,
     args: Vec<Frame>,
 }
@@ -167,11 +171,11 @@ impl Scripts {
     pub(super) fn new(framing: &'static Framing) -> Self {
         Self {
             framing,
-            create: Step::new(framing.create),
-            replace: Step::new(framing.replace),
-            renew: framing.renew.map(Step::new),
-            touch: Step::new(framing.touch),
-            fetch: framing.fetch.map(Step::new),
+            create: HashedScript::new(framing.create),
+            replace: HashedScript::new(framing.replace),
+            renew: framing.renew.map(HashedScript::new),
+            touch: HashedScript::new(framing.touch),
+            fetch: framing.fetch.map(HashedScript::new),
         }
     }
 
@@ -182,11 +186,11 @@ impl Scripts {
     }
 
     pub(super) fn fetch<'a>(&'a self, key: &'a str) -> Option<Call<'a>> {
-        Some(Call { step: self.fetch.as_ref()?, key, args: Vec::new() })
+        Some(self.fetch.as_ref()?.call(key, Vec::new()))
     }
 
     pub(super) fn create<'a>(&'a self, key: &'a str, frame: Frame, lifetime: Bytes) -> Call<'a> {
-        Call { step: &self.create, key, args: vec![frame, lifetime.into()] }
+        self.create.call(key, vec![frame, lifetime.into()])
     }
 
     pub(super) fn replace<'a>(
@@ -196,7 +200,7 @@ impl Scripts {
         frame: Frame,
         lifetime: Bytes,
     ) -> Call<'a> {
-        Call { step: &self.replace, key, args: vec![expected.into(), frame, lifetime.into()] }
+        self.replace.call(key, vec![expected.into(), frame, lifetime.into()])
     }
 
     pub(super) fn remove<'a>(&'a self, key: &'a str, expected: Bytes) -> Call<'a> {
@@ -211,23 +215,23 @@ impl Scripts {
         lifetime: Bytes,
     ) -> Option<Call<'a>> {
         let args = vec![expected.into(), Frame::with_deadline(expires, Bytes::new()), lifetime.into()];
-        Some(Call { step: self.renew.as_ref()?, key, args })
+        Some(self.renew.as_ref()?.call(key, args))
     }
 
     pub(super) fn touch<'a>(&'a self, key: &'a str, expires: Timestamp, lifetime: Bytes) -> Call<'a> {
         let args = vec![Frame::with_deadline(expires, Bytes::new()), lifetime.into()];
-        Call { step: &self.touch, key, args }
+        self.touch.call(key, args)
     }
 }
 
 impl Call<'_> {
     pub(super) fn by_hash(&self) -> Cmd {
-        self.command("EVALSHA", &self.step.hash)
+        self.command("EVALSHA", &self.script.hash)
     }
 
     /// Returns the command that sends the whole script, which the server then keeps.
     pub(super) fn whole(&self) -> Cmd {
-        self.command("EVAL", self.step.source)
+        self.command("EVAL", self.script.source)
     }
 
     fn command(&self, name: &str, script: &str) -> Cmd {

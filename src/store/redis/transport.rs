@@ -35,7 +35,7 @@ impl Transport {
         inside_a_runtime()?;
         match self {
             // Boxed, so that the types of a caller's futures stay below the compiler's limit of depth.
-            Self::One(node) => Box::pin(node.connect()).await.map(drop),
+            Self::One(node) => Box::pin(node.connect()).await,
             Self::Cluster(cluster) => Box::pin(cluster.connect()).await,
             Self::Pool(_) => Ok(()),
         }

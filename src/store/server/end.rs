@@ -8,12 +8,12 @@ use super::optional::OptionalWork;
 use super::session_list::{ListedSession, SessionList};
 use super::stored_list::{IfUnreadable, Known};
 use super::subjects::FetchedSession;
-use super::{Inner, entry_id, entry_of, key_of, seen, session_id};
+use super::{Inner, entry_of_record, entry_of_session, entry_of_token, seen, session_id};
 use crate::clock::Timestamp;
 use crate::crypto::ServerToken;
 use crate::error::Error;
 use crate::id::EntryId;
-use crate::join::join_all;
+use crate::join::{join, join_all};
 use crate::session::{Record, SessionId};
 use crate::store::backend::EVEN_IF_EXPIRED;
 use crate::store::{Backend, Replaced, Stored};
@@ -32,7 +32,7 @@ pub(super) struct LastRead {
 
 impl LastRead {
     pub(super) fn of(record: &Record) -> Result<Self, Error> {
-        Ok(Self { id: record.id(), key: key_of(record), entry: seen(record)? })
+        Ok(Self { id: record.id(), key: entry_of_record(record), entry: seen(record)? })
     }
 }
 
@@ -46,7 +46,7 @@ pub(super) enum Leaves {
 
 impl<B: Backend> Inner<B> {
     /// Ends the session for good.
-    pub(super) async fn remove(self: &Arc<Self>, record: &Record, now: Timestamp) -> Result<(), Error> {
+    pub(super) async fn end_for_good(self: &Arc<Self>, record: &Record, now: Timestamp) -> Result<(), Error> {
         self.end_with_successors(LastRead::of(record)?, Leaves::Nothing, None, now).await
     }
 
@@ -59,7 +59,7 @@ impl<B: Backend> Inner<B> {
         unless: Option<SessionId>,
         now: Timestamp,
     ) -> Result<(), Error> {
-        let (id, key) = (session_id(token), entry_id(token));
+        let (id, key) = (session_id(token), entry_of_token(token));
         let Some(found) = self.read_to_end(id, key).await? else { return Ok(()) };
         let value = &found.entry.value;
         // Another host may read what this one cannot, and must not find it.
@@ -111,11 +111,11 @@ impl<B: Backend> Inner<B> {
                 }
             }
             if let Some(next) = next.filter(|next| Some(*next) != unless && ids.len() <= MAX_FOLLOWED) {
-                reached = self.read_to_end(next, entry_of(next)).await?;
+                reached = self.read_to_end(next, entry_of_session(next)).await?;
             }
         }
         if let Some(subject) = subject {
-            self.forget(subject, ids, now).await;
+            self.unlist_all(subject, ids, now).await;
         }
         Ok(())
     }
@@ -165,16 +165,35 @@ impl<B: Backend> Inner<B> {
         }
     }
 
+    /// Ends a session that failed to begin, without waiting long for it. Its place on the list would count at the next login. Each step
+    /// may have been carried out although its reply was lost.
+    pub(super) async fn give_up(
+        self: &Arc<Self>,
+        subject: String,
+        id: SessionId,
+        key: EntryId,
+        now: Timestamp,
+    ) {
+        let inner = Arc::clone(self);
+        let ending = OptionalWork::new(async move {
+            let forget = |list: &mut SessionList| list.remove(&[id]);
+            // The entry may be on a server that hangs. No client has its token, so it need not be on the list.
+            let unlisting = inner.edit(&subject, now, IfUnreadable::IsAnError, None, forget);
+            let _ = join(inner.backend.delete(key), unlisting).await;
+        });
+        ending.finish(self.backend.__patience()).await;
+    }
+
     /// Takes a session that has ended off its subject's list.
-    pub(super) async fn leave(self: &Arc<Self>, record: &Record, now: Timestamp) {
+    pub(super) async fn unlist(self: &Arc<Self>, record: &Record, now: Timestamp) {
         if let Some(subject) = self.listed_subject(record.payload()) {
-            self.forget(subject, vec![record.id()], now).await;
+            self.unlist_all(subject, vec![record.id()], now).await;
         }
     }
 
     /// Takes sessions that have ended off the subject's list, without waiting long for it. If that fails, the next call that edits
     /// the list does it.
-    async fn forget(self: &Arc<Self>, subject: String, ids: Vec<SessionId>, now: Timestamp) {
+    async fn unlist_all(self: &Arc<Self>, subject: String, ids: Vec<SessionId>, now: Timestamp) {
         let inner = Arc::clone(self);
         let leaving = OptionalWork::new(async move {
             let forget = |list: &mut SessionList| list.remove(&ids);
@@ -195,7 +214,7 @@ impl<B: Backend> Inner<B> {
             if self.end(subject, now, None, &[], |entry| entry.id == id).await? > 0 {
                 return Ok(true);
             }
-            let key = entry_of(id);
+            let key = entry_of_session(id);
             let found = match self.backend.fetch(key, EVEN_IF_EXPIRED).await {
                 Err(error) if error.is_unreadable() => None,
                 found => found?,
@@ -219,12 +238,12 @@ impl<B: Backend> Inner<B> {
         found: &[FetchedSession],
         which: impl Fn(&ListedSession) -> bool,
     ) -> Result<usize, Error> {
-        let marked = self.edit(subject, now, IfUnreadable::IsAnError, known, |list| list.end(&which)).await;
-        let (ending, known) = match marked {
-            Ok(marked) => marked,
+        let flagged = self.edit(subject, now, IfUnreadable::IsAnError, known, |list| list.end(&which)).await;
+        let (ending, known) = match flagged {
+            Ok(flagged) => flagged,
             // The backend may have no room to write the list, and still delete entries.
             Err(error) if error.is_unavailable() && !error.is_unreadable() => {
-                return self.end_unmarked(subject, now, which, error).await;
+                return self.end_unflagged(subject, now, which, error).await;
             }
             Err(error) => return Err(error),
         };
@@ -244,7 +263,7 @@ impl<B: Backend> Inner<B> {
 
     /// Ends sessions without flagging them first, then takes the list away if nothing else is on it and it is unchanged. A
     /// concurrent login happens after this, and stays on the list.
-    async fn end_unmarked(
+    async fn end_unflagged(
         &self,
         subject: &str,
         now: Timestamp,
@@ -273,7 +292,7 @@ impl<B: Backend> Inner<B> {
     ) -> Result<usize, Error> {
         let done = join_all(ending, async |entry| {
             let known = found.iter().find(|found| found.listed.id == entry.id);
-            let id = entry_of(entry.id);
+            let id = entry_of_session(entry.id);
             let mut found = match known.and_then(|found| found.stored.as_ref().ok()?.clone()) {
                 Some(stored) => Ok(Some(stored)),
                 None => self.backend.fetch(id, now).await,
@@ -301,7 +320,7 @@ impl<B: Backend> Inner<B> {
         found: Result<Option<Stored>, Error>,
         now: Timestamp,
     ) -> Result<bool, Error> {
-        let key = entry_of(id);
+        let key = entry_of_session(id);
         let entry = match found {
             // An unreadable session cannot name its subject: that it is on the list must do.
             Err(error) if error.is_unreadable() => {

@@ -12,85 +12,88 @@ use super::session_limit::{self, SessionLimit};
 use super::session_list::{ListedSession, SessionList};
 use super::stored_list::{IfUnreadable, Known};
 use super::subjects::FetchedSession;
-use super::{Inner, Predecessor, Surplus};
+use super::{Inner, Predecessor};
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind};
 use crate::event::EventKind;
 use crate::session::{Record, SessionId};
 use crate::store::Backend;
 
-/// Whether a session is on its subject's list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Entered {
-    No,
-    Yes,
-    /// It is, and sessions beyond the limit are still to end.
-    BeyondLimit,
-}
-
 /// For how long a listed session may be missing: the request that entered it is about to write it.
 const WRITE_GRACE: Duration = Duration::from_secs(60);
 
 impl<B: Backend> Inner<B> {
     /// Enters a session that is about to be written, and that ends by `until` at the latest. `instead_of` is a session that it
-    /// replaces, which does not count. If that has ended, or another call is ending it, the session is not entered.
+    /// replaces, which does not count. Returns false if that has ended, or another call is ending it: then the session is not entered.
     pub(super) async fn enter(
-        &self,
+        self: &Arc<Self>,
         subject: &str,
         id: SessionId,
         instead_of: Option<Predecessor>,
         until: Timestamp,
         now: Timestamp,
-    ) -> Result<Entered, Error> {
+    ) -> Result<bool, Error> {
         // When it is entered may be long after the request began.
         let entered = self.backend.time(now.max(self.config.now()));
         let entry = ListedSession { id, entered, until, ending: false };
         let must_be_listed = instead_of.filter(|predecessor| predecessor.must_be_listed);
-        let when = instead_of.map_or(Surplus::EndsFirst, |predecessor| predecessor.surplus);
+        let is_login = instead_of.is_none_or(|predecessor| predecessor.is_login);
         let instead_of = instead_of.map(|predecessor| predecessor.id);
         let counts = all_but(instead_of);
         let add = |list: &mut SessionList| {
             if must_be_listed.is_some_and(|predecessor| !list.has(predecessor.id)) {
-                return (false, 0);
+                return (false, false);
             }
             list.prune(now);
             // A session that is listed already is not refused, although fewer are allowed by now.
-            let stays = when == Surplus::Stays || self.is_exempt_from_limit(list, instead_of);
-            let entered = list.enter(entry, instead_of);
-            let surplus = list.live().filter(counts).count().saturating_sub(self.max_sessions_per_subject);
-            (entered, if stays { 0 } else { surplus })
+            let counts_here = is_login && !self.is_exempt_from_limit(list, instead_of);
+            let entered = list.enter(entry, instead_of, is_login);
+            let is_beyond = list.live().filter(counts).count() > self.max_sessions_per_subject;
+            (entered, counts_here && is_beyond)
         };
-        let ((entered, surplus), known) = self.edit_with_room(subject, id, instead_of, now, add).await?;
+        let ((entered, is_beyond), known) = self.edit_with_room(subject, id, instead_of, now, add).await?;
         if !entered {
-            return Ok(Entered::No);
+            return Ok(false);
         }
-        if surplus > 0 {
-            if when == Surplus::EndsLast && self.at_session_limit == SessionLimit::EndLeastRecentlyUsed {
-                return Ok(Entered::BeyondLimit);
-            }
+        if is_beyond && self.at_session_limit == SessionLimit::RefuseLogin {
             self.make_room(subject, known, id, instead_of, now).await?;
         } else if known.list.is_unfinished() {
-            // A session that another call began to end must not make a login fail. The next call tries again.
-            let _ = self.end(subject, now, Some(known), &[], |_| false).await;
+            // A session that another call began to end must neither make a login fail nor delay it. The next call tries again.
+            let (inner, subject) = (Arc::clone(self), subject.to_owned());
+            let ending = OptionalWork::new(async move {
+                let _ = inner.end(&subject, now, Some(known), &[], |_| false).await;
+            });
+            ending.finish(self.backend.__patience()).await;
         }
-        Ok(Entered::Yes)
+        Ok(true)
     }
 
-    /// Ends the sessions that are beyond the limit since `login`, which is on the list `known`, replaced the session `replaced`. If that
-    /// fails, the next login does it: this one has happened.
+    /// Ends the sessions that are beyond the limit, now that the session of `login` is stored, and has replaced the session `replaced` if
+    /// there was one. `known` is the list with both. The answer does not wait long for it, and if it fails, the next login does it: this
+    /// login has happened, and a session that it could not end must not cost its user another device.
     pub(super) async fn end_surplus(
-        &self,
+        self: &Arc<Self>,
         login: &Record,
         known: Known,
-        replaced: SessionId,
+        replaced: Option<SessionId>,
         now: Timestamp,
     ) {
+        let live = known.list.live().filter(all_but(replaced)).count();
+        let has_surplus = live > self.max_sessions_per_subject;
+        if !has_surplus || self.at_session_limit == SessionLimit::RefuseLogin {
+            return;
+        }
         if let Some(subject) = self.listed_subject(login.payload()) {
-            let _ = self.make_room(&subject, known, login.id(), Some(replaced), now).await;
+            let (inner, login) = (Arc::clone(self), login.id());
+            let ending = OptionalWork::new(async move {
+                let _ = inner.make_room(&subject, known, login, replaced, now).await;
+            });
+            ending.finish(self.backend.__patience()).await;
         }
     }
 
-    /// Returns true if the session limit refuses new logins, and the successor of `instead_of` is none, since that is on the list.
+    /// Returns true if `RefuseLogin` does not concern this session: it replaces `instead_of`, which is on the list, so its subject
+    /// gets no further session.
     fn is_exempt_from_limit(&self, list: &SessionList, instead_of: Option<SessionId>) -> bool {
         self.at_session_limit == SessionLimit::RefuseLogin && instead_of.is_some_and(|id| list.has(id))
     }
@@ -159,8 +162,13 @@ impl<B: Backend> Inner<B> {
                 continue;
             };
             let session = self.session_of(subject, listed, stored.clone(), now);
-            match session.filter(|session| session.readable) {
-                Some(session) => candidates.push((session.last_seen, listed.id)),
+            match session {
+                Some(session) if session.readable => candidates.push((session.last_seen, listed.id)),
+                // Another host may be able to read it.
+                Some(_) if self.at_session_limit == SessionLimit::EndLeastRecentlyUsed => {
+                    candidates.push((listed.entered, listed.id));
+                }
+                Some(_) => to_end.push(listed.id),
                 None if !self.is_settled(listed, now) => {
                     candidates.push((listed.entered, listed.id));
                     has_room = true; // once that login is refused
@@ -227,7 +235,7 @@ impl<B: Backend> Inner<B> {
             let until = self.config.latest_deadline(record.created());
             let entered = self.backend.time(now);
             let entry = ListedSession { id: record.id(), entered, until, ending: false };
-            let add = |list: &mut SessionList| list.enter(entry, None);
+            let add = |list: &mut SessionList| list.enter(entry, None, false);
             let _ = self.edit(subject, now, IfUnreadable::IsAnError, None, add).await;
         }
     }

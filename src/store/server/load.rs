@@ -2,7 +2,7 @@
 
 use super::format::{EntryAge, EntryValue};
 use super::list_memo::ListMemo;
-use super::{Inner, entry_id, session_id};
+use super::{Inner, entry_of_token, session_id};
 use crate::clock::Timestamp;
 use crate::crypto::ServerToken;
 use crate::error::Error;
@@ -28,7 +28,7 @@ impl<B: Backend> Inner<B> {
         if let Some(memo) = &self.list_memo {
             return Box::pin(self.load_listed(memo, token, now)).await;
         }
-        let fetched = self.backend.__fetch_watched(entry_id(&token), now).await;
+        let fetched = self.backend.__fetch_watched(entry_of_token(&token), now).await;
         let (stored, ticket) = match self.found(fetched)? {
             Ok(found) => found,
             Err(refusal) => return Ok(Err(refusal)),
@@ -45,7 +45,7 @@ impl<B: Backend> Inner<B> {
         token: ServerToken,
         now: Timestamp,
     ) -> Result<Result<Record, Refusal>, Error> {
-        let id = entry_id(&token);
+        let id = entry_of_token(&token);
         let fetching = self.backend.__fetch_watched(id, now);
         let (fetched, list) = match memo.get(id) {
             Some(known) => {
@@ -123,7 +123,7 @@ impl<B: Backend> Inner<B> {
         stored: Stored,
         now: Timestamp,
     ) -> Result<Record, Refusal> {
-        let key = entry_id(&token);
+        let key = entry_of_token(&token);
         let (age, payload) = match self.format.decode(key, &stored.value) {
             Some(EntryValue::Session(age, payload)) => (age, payload),
             Some(EntryValue::Tombstone(_)) => return Err(Refusal::Regenerated),
@@ -138,11 +138,10 @@ impl<B: Backend> Inner<B> {
         if now >= expires {
             return Err(Refusal::Expired);
         }
+        let id = session_id(&token);
         if self.format.is_to_be_sealed(&stored.value) {
-            let id = session_id(&token);
             self.config.emit(EventKind::Migrating { id, from: MigrationSource::Unsealed });
         }
-        let id = session_id(&token);
         let (value, deadline) = (stored.value, stored.expires);
         let lifetime = EntryLifetime::Decoded(age.lifetime);
         let origin = Origin::Stored { token, value, deadline, lifetime };

@@ -20,8 +20,6 @@ mod verbs;
 use std::fmt;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 pub use self::session_limit::SessionLimit;
 pub use self::subjects::SubjectSession;
 
@@ -101,19 +99,9 @@ struct Predecessor {
     id: SessionId,
     /// True if the new session does not begin unless this one is on the session list.
     must_be_listed: bool,
-    surplus: Surplus,
-}
-
-/// When the sessions end that a subject has beyond the limit.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Surplus {
-    /// At the next login. To give a session another token, or another place, is not one.
-    Stays,
-    /// Before the new session is stored.
-    EndsFirst,
-    /// Once the new session has replaced its predecessor, which only one of several requests can do. To be refused, a login need not
-    /// wait for that.
-    EndsLast,
+    /// True if the new session is that of a login, which counts at the session limit. A session that is given another token or another
+    /// place is not refused, and ends no other.
+    is_login: bool,
 }
 
 /// The entry that a write is to replace, and when that was written.
@@ -318,7 +306,7 @@ fn check_shared(shared: &SharedFormat, options: &ServerOptions, retired: &[Strin
 }
 
 /// Returns the id of the entry that this token leads to.
-fn entry_id(token: &ServerToken) -> EntryId {
+fn entry_of_token(token: &ServerToken) -> EntryId {
     EntryId::from_bytes(token.entry_id())
 }
 
@@ -327,22 +315,19 @@ fn session_id(token: &ServerToken) -> SessionId {
     SessionId::from_bytes(token.session_id())
 }
 
-/// Returns the id of the entry that holds the session of this id. Beside Astra the entry has another id: see [`key_of`].
-fn entry_of(id: SessionId) -> EntryId {
+/// Returns the id of the entry that holds the session of this id. Beside Astra the entry has another id: see [`entry_of_record`].
+fn entry_of_session(id: SessionId) -> EntryId {
     EntryId::from_bytes(id.to_bytes())
 }
 
 /// Returns the id of the entry that holds this session.
-fn key_of(record: &Record) -> EntryId {
-    record.origin().stored().map_or_else(|| entry_of(record.id()), |(token, _)| entry_id(token))
+fn entry_of_record(record: &Record) -> EntryId {
+    record.origin().token().map_or_else(|| entry_of_session(record.id()), entry_of_token)
 }
 
-fn origin(record: &Record) -> Result<(ServerToken, Bytes), Error> {
-    let (token, value) = record
-        .origin()
-        .stored()
-        .ok_or_else(|| Error::new(Kind::Internal("a record of another kind of store")))?;
-    Ok((token.clone(), value.clone()))
+/// Returns the token that leads to this session.
+fn token_of(record: &Record) -> Result<&ServerToken, Error> {
+    record.origin().token().ok_or_else(|| Error::new(Kind::Internal("a record of another kind of store")))
 }
 
 /// Returns the entry of the session as it was loaded.
@@ -365,8 +350,8 @@ fn ended_or_stored(created: Option<Record>) -> Result<Saved, Error> {
 }
 
 fn stored(record: Record, conflicts: u32) -> Result<Saved, Error> {
-    let (token, _) = origin(&record)?;
-    Ok(Saved::Stored { record, token: token.to_text(), conflicts })
+    let token = token_of(&record)?.to_text();
+    Ok(Saved::Stored { record, token, conflicts })
 }
 
 impl<B> Clone for ServerStore<B> {

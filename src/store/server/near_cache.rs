@@ -1,6 +1,6 @@
 //! The near-cache before a backend: the loads that it answers, and what goes in.
 
-use super::{Inner, entry_id};
+use super::{Inner, entry_of_token};
 use crate::clock::Timestamp;
 use crate::crypto::ServerToken;
 use crate::id::EntryId;
@@ -12,7 +12,7 @@ impl<B: Backend> Inner<B> {
     /// Returns the session of this token if the near-cache has it, and its session list if that counts.
     pub(super) fn recall(&self, token: &ServerToken, now: Timestamp) -> Option<Record> {
         let cache = self.near_cache.as_deref()?;
-        let id = entry_id(token);
+        let id = entry_of_token(token);
         let found = recall(cache, id, now);
         cache.count(id, found.is_some());
         found
@@ -20,10 +20,10 @@ impl<B: Backend> Inner<B> {
 
     /// Returns true if the near-cache has this very record.
     pub(super) fn vouches_for(&self, record: &Record, now: Timestamp) -> bool {
-        let (Some(cache), Some((token, _))) = (self.near_cache.as_deref(), record.origin().stored()) else {
+        let (Some(cache), Some(token)) = (self.near_cache.as_deref(), record.origin().token()) else {
             return false;
         };
-        let id = entry_id(token);
+        let id = entry_of_token(token);
         let found = recall(cache, id, now).is_some_and(|found| found.is(record));
         if found {
             cache.count(id, true);
@@ -43,7 +43,7 @@ impl<B: Backend> Inner<B> {
         let Some(ticket) = ticket.filter(|_| self.near_cache.is_some()) else { return };
         // Each load of what is still to be sealed checks whether that is still accepted.
         let to_be_sealed =
-            record.origin().stored().is_some_and(|(_, value)| self.format.is_to_be_sealed(value));
+            record.origin().entry().is_some_and(|(value, _)| self.format.is_to_be_sealed(value));
         if !to_be_sealed {
             ticket.keep(OpenedEntry::Session { record: record.clone(), list }, value_len);
         }

@@ -6,7 +6,7 @@ use super::conflict_queue::Conflicts;
 use super::end::{LastRead, Leaves};
 use super::format::EntryValue;
 use super::optional::OptionalWork;
-use super::{Expected, Inner, Predecessor, SaveAttempt, Surplus, ended_or_stored, key_of, seen, stored};
+use super::{Expected, Inner, Predecessor, SaveAttempt, ended_or_stored, entry_of_record, seen, stored};
 use crate::clock::Timestamp;
 use crate::error::Error;
 use crate::id::EntryId;
@@ -45,7 +45,7 @@ impl<B: Backend> Inner<B> {
         if let Some(new) = new.filter(|_| !matches!(result, Ok(Saved::Stored { .. }))) {
             if !result.as_ref().is_err_and(Error::is_unavailable) {
                 // If that fails, the entry's deadline removes it. The result reports what happened to the session.
-                let _ = self.remove(&new, now).await;
+                let _ = self.end_for_good(&new, now).await;
             } else if self.listed_subject(new.payload()).is_some() {
                 self.withdraw(new, now).await;
             }
@@ -53,16 +53,16 @@ impl<B: Backend> Inner<B> {
         result
     }
 
-    /// Begins a session for a login whose session `base` has ended, or has another token by now. Its user has shown who it is, as in a
-    /// browser without a session. The values of `base` are not its.
+    /// Begins a session for a login whose session `base` has ended, or has another token by now. It has no values of `base`, as if the
+    /// browser had brought no session: the user has authenticated.
     async fn log_in_anew(
         self: &Arc<Self>,
         base: &Record,
         changes: &Changes,
         now: Timestamp,
     ) -> Result<Saved, Error> {
-        let payload = changes.apply(None)?;
-        let begun = self.create(now, payload, Some(base.recency()), None, now).await?;
+        let payload = changes.replay(None)?;
+        let begun = self.create(payload, Some(base.recency()), now).await?;
         if begun.is_some() {
             // Where another call is ending it, it may be there still. The browser no longer has its token.
             let _ = self.supersede(base, now).await;
@@ -75,7 +75,7 @@ impl<B: Backend> Inner<B> {
     pub(super) async fn withdraw(self: &Arc<Self>, record: Record, now: Timestamp) {
         let inner = Arc::clone(self);
         let ending = OptionalWork::new(async move {
-            let _ = inner.remove(&record, now).await;
+            let _ = inner.end_for_good(&record, now).await;
         });
         ending.finish(self.backend.__patience()).await;
     }
@@ -93,10 +93,10 @@ impl<B: Backend> Inner<B> {
         let mut expected = Expected::of(base)?;
         let mut payload = changes.apply(Some(base.payload()))?;
         // The absolute timeout begins anew when a user authenticates (NIST SP 800-63B-4 section 5.2).
-        let created = if changes.begins_anew() { now } else { base.created() };
+        let created = changes.beginning(base, now);
         let mut conflicts = Conflicts::new(self.queues.of(base.id()), &*self.backend);
-        let surplus = if changes.logs_in() { Surplus::EndsLast } else { Surplus::Stays };
-        let mut beyond_limit = None;
+        let is_login = changes.logs_in();
+        let mut known = None;
         loop {
             let keeps_subject = base.payload().subject() == payload.subject();
             // Where only listed sessions count, one that is not listed has ended. Unless the user has just authenticated.
@@ -106,36 +106,37 @@ impl<B: Backend> Inner<B> {
             {
                 // At the session limit this may end another session, and wait for a permit of that one.
                 conflicts.release();
-                let predecessor = Predecessor { id: base.id(), must_be_listed, surplus };
+                let predecessor = Predecessor { id: base.id(), must_be_listed, is_login };
                 let (after, from) = (Some(expected.written), &expected.entry.value);
                 let Some(begun) =
                     self.begin(created, payload, after, Some(predecessor), Some(from), now).await?
                 else {
                     return Ok(Saved::Ended);
                 };
-                beyond_limit = begun.beyond_limit;
-                *new = Some(begun.record);
+                (*new, known) = (Some(begun.record), begun.known);
             }
             // If no value is left, there is no new entry, and the old one is deleted without a tombstone. The tombstone of a visitor's
             // session does not name the session of the user who has logged in: the visitor's token must not end that session.
             let tombstone = match new {
-                Some(new) => Some(self.tombstone(key_of(base), keeps_subject.then_some(new.id()), now)?),
+                Some(new) => {
+                    Some(self.tombstone(entry_of_record(base), keeps_subject.then_some(new.id()), now)?)
+                }
                 None => None,
             };
-            match self.backend.exchange(key_of(base), expected.entry, tombstone, now).await? {
+            match self.backend.exchange(entry_of_record(base), expected.entry, tombstone, now).await? {
                 Replaced::Done => {
-                    self.leave(base, now).await;
+                    self.unlist(base, now).await;
                     let Some(new) = new.clone() else { return Ok(Saved::Removed) };
-                    if let Some(known) = beyond_limit {
+                    if let Some(known) = known.filter(|_| is_login) {
                         conflicts.release();
-                        self.end_surplus(&new, known, base.id(), now).await;
+                        self.end_surplus(&new, known, Some(base.id()), now).await;
                     }
                     return stored(new, conflicts.count());
                 }
                 Replaced::Missing => return Ok(Saved::Ended),
                 Replaced::Conflict(current) => {
                     let Some(EntryValue::Session(age, newer)) =
-                        self.format.decode(key_of(base), &current.value)
+                        self.format.decode(entry_of_record(base), &current.value)
                     else {
                         return Ok(Saved::Ended);
                     };
@@ -157,17 +158,21 @@ impl<B: Backend> Inner<B> {
         new: &mut Option<Record>,
     ) -> Result<Saved, Error> {
         let payload = changes.apply(None)?;
-        let saved = if payload.is_empty() {
-            Saved::Removed
-        } else {
-            let predecessor =
-                Predecessor { id: base.id(), must_be_listed: false, surplus: Surplus::EndsFirst };
+        let mut known = None;
+        if !payload.is_empty() {
+            let predecessor = Predecessor { id: base.id(), must_be_listed: false, is_login: true };
             let after = Some(base.recency());
-            *new = self.create(now, payload, after, Some(predecessor), now).await?;
-            ended_or_stored(new.clone())?
-        };
+            let Some(begun) = self.begin(now, payload, after, Some(predecessor), None, now).await? else {
+                return Ok(Saved::Ended);
+            };
+            (*new, known) = (Some(begun.record), begun.known);
+        }
         self.end_with_successors(LastRead::of(base)?, Leaves::Tombstones, None, now).await?;
-        Ok(saved)
+        let Some(new) = new.clone() else { return Ok(Saved::Removed) };
+        if let Some(known) = known {
+            self.end_surplus(&new, known, Some(base.id()), now).await;
+        }
+        stored(new, 0)
     }
 
     /// Returns the tombstone for a session whose browser was given another token. It lets a repeated step, whose reply
@@ -192,14 +197,14 @@ impl<B: Backend> Inner<B> {
     /// Ends the session, which goes on in another place, whatever it holds by now. Returns false if it had already ended, or has
     /// another token by now.
     pub(super) async fn supersede(self: &Arc<Self>, base: &Record, now: Timestamp) -> Result<bool, Error> {
-        let key = key_of(base);
+        let key = entry_of_record(base);
         let tombstone = self.tombstone(key, None, now)?;
         let is_here = |present: &Stored| {
             !matches!(self.format.decode(key, &present.value), Some(EntryValue::Tombstone(_)))
         };
         let outcome = self.end_entry(LastRead::of(base)?, Some(tombstone), now, is_here).await?;
         if !matches!(outcome, Replaced::Conflict(_)) {
-            self.leave(base, now).await;
+            self.unlist(base, now).await;
         }
         Ok(outcome == Replaced::Done)
     }
@@ -225,7 +230,7 @@ impl<B: Backend> Inner<B> {
         }
         // No value is left, or the backend evicted the new entry: the session must not be lost with it.
         *new = None;
-        self.leave(&written, now).await;
+        self.unlist(&written, now).await;
         Ok(false)
     }
 }

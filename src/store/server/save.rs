@@ -5,12 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::conflict_queue::Conflicts;
-use super::enter::Entered;
 use super::format::EntryValue;
 use super::stored_list::Known;
 use super::{
-    Expected, Inner, Predecessor, SaveAttempt, ended_or_stored, entry_id, key_of, origin, seen, session_id,
-    stored,
+    Expected, Inner, Predecessor, SaveAttempt, ended_or_stored, entry_of_record, entry_of_token, seen,
+    session_id, stored, token_of,
 };
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind};
@@ -21,8 +20,8 @@ use crate::store::{Backend, Replaced, Stored};
 /// A session that was just stored.
 pub(super) struct Begun {
     pub(super) record: Record,
-    /// Its session list, if sessions beyond the limit are still to end.
-    pub(super) beyond_limit: Option<Known>,
+    /// The list of its subject, which it is on.
+    pub(super) known: Option<Known>,
 }
 
 impl<B: Backend> Inner<B> {
@@ -31,7 +30,7 @@ impl<B: Backend> Inner<B> {
         let Origin::Stored { value, lifetime, .. } = base.origin() else { return false };
         let lifetime = match *lifetime {
             EntryLifetime::Decoded(lifetime) => lifetime,
-            EntryLifetime::NotDecoded => match self.format.decode(key_of(base), value) {
+            EntryLifetime::NotDecoded => match self.format.decode(entry_of_record(base), value) {
                 Some(EntryValue::Session(age, _)) => age.lifetime,
                 _ => None,
             },
@@ -55,17 +54,20 @@ impl<B: Backend> Inner<B> {
         Ok(Stored { value, expires: self.config.deadline(created, payload, now) })
     }
 
-    /// [Begins](Self::begin) a session whose values are those of no stored session here.
+    /// [Begins](Self::begin) a session that replaces none. Returns `None` if the subject's sessions were ended meanwhile.
     pub(super) async fn create(
         self: &Arc<Self>,
-        created: Timestamp,
         payload: Payload,
         after: Option<Recency>,
-        instead_of: Option<Predecessor>,
         now: Timestamp,
     ) -> Result<Option<Record>, Error> {
-        let begun = self.begin(created, payload, after, instead_of, None, now).await?;
-        Ok(begun.map(|begun| begun.record))
+        let Some(Begun { record, known }) = self.begin(now, payload, after, None, None, now).await? else {
+            return Ok(None);
+        };
+        if let Some(known) = known {
+            self.end_surplus(&record, known, None, now).await;
+        }
+        Ok(Some(record))
     }
 
     /// Stores a new session, under a new token. A session of a subject is first entered in the subject's session list,
@@ -87,31 +89,40 @@ impl<B: Backend> Inner<B> {
         for _ in 0..3 {
             let token = self.format.generate_token(&self.name)?;
             let id = session_id(&token);
-            let key = entry_id(&token);
+            let key = entry_of_token(&token);
             let entry = self.encode(key, created, &payload, from, written, now)?;
-            let mut is_beyond_limit = false;
-            if let Some(subject) = &subject {
-                // A login that cannot be stored must not take a place on the list, nor end another session.
+            // A login that cannot be stored must not take a place on the list.
+            if subject.is_some() {
                 self.backend.__check_len(entry.value.len())?;
-                let until = self.config.latest_deadline(created);
-                match self.enter(subject, id, instead_of, until, now).await? {
-                    Entered::No => return Ok(None),
-                    Entered::Yes => {}
-                    Entered::BeyondLimit => is_beyond_limit = true,
-                }
             }
-            if self.backend.create(key, entry.clone(), now).await? {
+            let until = self.config.latest_deadline(created);
+            let storing = async {
+                if let Some(subject) = &subject {
+                    if !self.enter(subject, id, instead_of, until, now).await? {
+                        return Ok(None);
+                    }
+                }
+                self.backend.create(key, entry.clone(), now).await.map(Some)
+            };
+            let is_stored = match (storing.await, &subject) {
+                (Ok(None), _) => return Ok(None),
+                (Ok(Some(is_stored)), _) => is_stored,
+                (Err(error), Some(subject)) if error.is_unavailable() => {
+                    self.give_up(subject.clone(), id, key, now).await;
+                    return Err(error);
+                }
+                (Err(error), _) => return Err(error),
+            };
+            if is_stored {
                 let Stored { value, expires } = entry;
                 let origin =
                     Origin::Stored { token, value, deadline: expires, lifetime: EntryLifetime::NotDecoded };
                 let record = Record::written(id, created, expires, payload, origin, written);
                 let Some(subject) = &subject else {
-                    return Ok(Some(Begun { record, beyond_limit: None }));
+                    return Ok(Some(Begun { record, known: None }));
                 };
                 return match self.known(subject, now).await {
-                    Ok(known) if known.list.has(id) => {
-                        Ok(Some(Begun { record, beyond_limit: is_beyond_limit.then_some(known) }))
-                    }
+                    Ok(known) if known.list.has(id) => Ok(Some(Begun { record, known: Some(known) })),
                     Ok(_) => self.backend.delete(key).await.map(|()| None),
                     Err(error) => {
                         self.withdraw(record, now).await;
@@ -134,7 +145,11 @@ impl<B: Backend> Inner<B> {
             if payload.is_empty() {
                 return Ok(Saved::Removed);
             }
-            let created = Box::pin(self.create(now, payload, changes.after(), None, now)).await?;
+            let mut created = Box::pin(self.create(payload.clone(), changes.after(), now)).await?;
+            if created.is_none() && changes.logs_in() {
+                // The sessions of its user were ended meanwhile, or their list was lost: it happens after that.
+                created = Box::pin(self.create(payload, changes.after(), now)).await?;
+            }
             return ended_or_stored(created);
         };
         if changes.is_empty() && !self.has_other_lifetime(&base, now) {
@@ -191,25 +206,28 @@ impl<B: Backend> Inner<B> {
         now: Timestamp,
         conflicts: u32,
     ) -> Result<SaveAttempt, Error> {
-        let (token, _) = origin(base)?;
+        let token = token_of(base)?.clone();
         let written = Recency::after(Some(expected.written), now);
         let entry = if self.config.leaves_nothing(base.created(), &payload, now) {
             None
         } else {
-            Some(self.encode(entry_id(&token), base.created(), &payload, Some(from), written, now)?)
+            Some(self.encode(entry_of_token(&token), base.created(), &payload, Some(from), written, now)?)
         };
-        let outcome = self.backend.exchange(entry_id(&token), expected.entry, entry.clone(), now).await?;
+        let outcome =
+            self.backend.exchange(entry_of_token(&token), expected.entry, entry.clone(), now).await?;
         Ok(match (outcome, entry) {
             (Replaced::Missing, _) => SaveAttempt::Done(Saved::Ended),
-            (Replaced::Conflict(current), _) => match self.format.decode(key_of(base), &current.value) {
-                Some(EntryValue::Session(age, payload)) => {
-                    let written = age.written.unwrap_or(expected.written);
-                    SaveAttempt::Conflict(payload, Expected { entry: current, written })
+            (Replaced::Conflict(current), _) => {
+                match self.format.decode(entry_of_record(base), &current.value) {
+                    Some(EntryValue::Session(age, payload)) => {
+                        let written = age.written.unwrap_or(expected.written);
+                        SaveAttempt::Conflict(payload, Expected { entry: current, written })
+                    }
+                    // The session continues under another token, or a foreign writer overwrote it. In both cases it has
+                    // ended here.
+                    _ => SaveAttempt::Done(Saved::Ended),
                 }
-                // The session continues under another token, or a foreign writer overwrote it. In both cases it has
-                // ended here.
-                _ => SaveAttempt::Done(Saved::Ended),
-            },
+            }
             (Replaced::Done, None) => SaveAttempt::Done(Saved::Removed),
             (Replaced::Done, Some(Stored { value, expires })) => {
                 let origin =
@@ -225,7 +243,7 @@ impl<B: Backend> Inner<B> {
     async fn renew(self: &Arc<Self>, base: Record, now: Timestamp) -> Result<Saved, Error> {
         let seen = seen(&base)?;
         let expires = self.config.deadline(base.created(), base.payload(), now);
-        let renewing = self.backend.renew(key_of(&base), seen, expires, now);
+        let renewing = self.backend.renew(entry_of_record(&base), seen, expires, now);
         // If only listed sessions count, a session that is not listed was ended.
         let subject = if self.list_memo.is_none() { self.listed_subject(base.payload()) } else { None };
         let outcome = match subject {
@@ -241,7 +259,7 @@ impl<B: Backend> Inner<B> {
             // Another request wrote the session, and so renewed it, or gave the browser another token. In that case
             // this response must not remove the new cookie.
             Replaced::Conflict(present) => {
-                let own = match self.format.decode(key_of(&base), &present.value) {
+                let own = match self.format.decode(entry_of_record(&base), &present.value) {
                     Some(EntryValue::Session(age, payload)) => {
                         let created = age.created.unwrap_or(base.created());
                         Some(self.config.deadline(created, &payload, now))
@@ -255,7 +273,7 @@ impl<B: Backend> Inner<B> {
                     // it would have by the lifetime that this request loaded.
                     deadline = own.unwrap_or_else(|| self.tombstone_expires(now));
                     if deadline != expires {
-                        let corrected = self.backend.touch(key_of(&base), deadline, now).await;
+                        let corrected = self.backend.touch(entry_of_record(&base), deadline, now).await;
                         // That the session ended is known without it.
                         if own.is_some() {
                             corrected?;

@@ -82,14 +82,12 @@ impl SessionList {
         self.entries.iter().filter(|entry| !entry.ending)
     }
 
-    /// Returns the sessions among these that were entered before `id`, and itself. If it is not on the list, it comes last.
+    /// Returns the sessions among these up to the login `id`, which was entered after the others. If it is not on the list, it comes
+    /// last. The order of the list decides, because hosts and seconds disagree on times.
     pub(crate) fn live_up_to(&self, id: SessionId) -> impl Iterator<Item = &ListedSession> {
-        let own = self.entries.iter().enumerate().find(|(_, entry)| entry.id == id);
-        // A new token is entered next to the old one, so that older logins may follow it.
-        let is_up_to = move |(at, entry): &(usize, &ListedSession)| {
-            own.is_none_or(|(own_at, own)| *at <= own_at || entry.entered < own.entered)
-        };
-        self.entries.iter().enumerate().filter(is_up_to).map(|(_, entry)| entry).filter(|entry| !entry.ending)
+        let own = self.entries.iter().position(|entry| entry.id == id);
+        let count = own.map_or(self.entries.len(), |at| at + 1);
+        self.entries.iter().take(count).filter(|entry| !entry.ending)
     }
 
     /// Returns true if the session is on the list, whether or not it is being ended.
@@ -101,16 +99,22 @@ impl SessionList {
         self.live().any(|entry| entry.id == id)
     }
 
-    /// Enters a session, next to the session that it replaces, if there is one. Returns false if that session is being
-    /// ended: it must not continue under another id.
-    pub(crate) fn enter(&mut self, entry: ListedSession, instead_of: Option<SessionId>) -> bool {
+    /// Enters a session: a login comes last, and a session under another token next to the one under the old token. Returns false if
+    /// the session that it replaces is being ended: it must not continue under another id.
+    pub(crate) fn enter(
+        &mut self,
+        entry: ListedSession,
+        instead_of: Option<SessionId>,
+        is_login: bool,
+    ) -> bool {
         let replaced = self.entries.iter().position(|entry| Some(entry.id) == instead_of);
         if replaced.and_then(|at| self.entries.get(at)).is_some_and(|entry| entry.ending) {
             return false;
         }
         // If it is there already, the reply to the step that entered it was lost. It may be being ended by now.
         if self.entries.iter().all(|present| present.id != entry.id) {
-            self.entries.insert(replaced.map_or(self.entries.len(), |at| at + 1), entry);
+            let place = replaced.filter(|_| !is_login).map_or(self.entries.len(), |at| at + 1);
+            self.entries.insert(place, entry);
         }
         true
     }
@@ -191,18 +195,22 @@ mod tests {
     #[test]
     fn what_replaces_a_session_takes_its_place_and_ends_with_it() {
         let mut list = SessionList { entries: vec![entry(1, 9), entry(2, 9)] };
-        assert!(list.enter(entry(3, 9), Some(entry(1, 9).id)));
-        assert!(list.enter(entry(3, 9), Some(entry(1, 9).id)), "a step that is repeated");
-        assert!(list.enter(entry(4, 9), Some(entry(7, 9).id)));
+        assert!(list.enter(entry(3, 9), Some(entry(1, 9).id), false));
+        assert!(list.enter(entry(3, 9), Some(entry(1, 9).id), false), "a step that is repeated");
+        assert!(list.enter(entry(4, 9), Some(entry(7, 9).id), false));
+        assert!(list.enter(entry(6, 9), Some(entry(1, 9).id), true), "a login");
         let ids =
             |list: &SessionList| list.entries.iter().map(|entry| entry.id.to_bytes()[0]).collect::<Vec<_>>();
-        assert_eq!(ids(&list), [1, 3, 2, 4]);
+        assert_eq!(ids(&list), [1, 3, 2, 4, 6]);
         assert!(!list.is_unfinished());
         list.end(|ended| ended.id == entry(2, 9).id);
         assert!(list.is_unfinished());
-        assert!(!list.enter(entry(5, 9), Some(entry(2, 9).id)));
-        assert_eq!(ids(&list), [1, 3, 2, 4]);
-        assert!(list.enter(entry(2, 9), None) && !list.has(entry(2, 9).id), "what is being ended stays so");
+        assert!(!list.enter(entry(5, 9), Some(entry(2, 9).id), false));
+        assert_eq!(ids(&list), [1, 3, 2, 4, 6]);
+        assert!(
+            list.enter(entry(2, 9), None, false) && !list.has(entry(2, 9).id),
+            "what is being ended stays so"
+        );
     }
 
     #[test]

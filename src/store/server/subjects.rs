@@ -2,7 +2,7 @@
 
 use super::format::EntryValue;
 use super::session_list::ListedSession;
-use super::{Inner, ServerStore, entry_of};
+use super::{Inner, ServerStore, entry_of_session};
 use crate::clock::Timestamp;
 use crate::error::Error;
 use crate::join::join_all;
@@ -237,7 +237,7 @@ impl<B: Backend> Inner<B> {
         now: Timestamp,
     ) -> Vec<FetchedSession> {
         join_all(entries.copied().collect::<Vec<_>>(), async |listed| {
-            let id = entry_of(listed.id);
+            let id = entry_of_session(listed.id);
             FetchedSession { listed, stored: self.backend.fetch(id, now).await }
         })
         .await
@@ -252,7 +252,7 @@ impl<B: Backend> Inner<B> {
         stored: Option<Stored>,
         now: Timestamp,
     ) -> Option<SubjectSession> {
-        let (id, stored) = (entry_of(entry.id), stored?);
+        let (id, stored) = (entry_of_session(entry.id), stored?);
         let (age, payload) = match self.format.decode(id, &stored.value) {
             Some(EntryValue::Session(age, payload)) => (age, payload),
             Some(_) => return None,

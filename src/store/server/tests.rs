@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::format::EntryValue;
 use super::native_format::StoredHeader;
 use super::*;
@@ -69,7 +71,7 @@ fn payload(bytes: &'static [u8]) -> Payload {
 }
 
 fn create(random: &Arc<dyn Random>) -> Result<Record, Error> {
-    run(inner(Full, random).create(NOW, payload(b"\x81\xa1a\x01"), None, None, NOW)).map(Option::unwrap)
+    run(inner(Full, random).create(payload(b"\x81\xa1a\x01"), None, NOW)).map(Option::unwrap)
 }
 
 /// A format that counts how often it decodes, and whose entries may have no lifetime, as those of another program.
@@ -147,8 +149,8 @@ fn a_renewal_does_not_decode_again_what_was_loaded() {
         let inner = Arc::into_inner(inner(super::super::Memory::new(), &system_random())).unwrap();
         let format = DecodeCounter { format: inner.format, has_lifetime, decoded: Arc::clone(&decoded) };
         let inner = Arc::new(Inner { format: Box::new(format), ..inner });
-        let record = run(inner.create(NOW, payload(b"\x81\xa1a\x01"), None, None, NOW)).unwrap().unwrap();
-        let (token, _) = origin(&record).unwrap();
+        let record = run(inner.create(payload(b"\x81\xa1a\x01"), None, NOW)).unwrap().unwrap();
+        let token = token_of(&record).unwrap().clone();
         let loaded = run(inner.load(token, NOW)).unwrap().unwrap();
         assert_eq!(decoded.load(std::sync::atomic::Ordering::SeqCst), 1);
         let later = NOW.saturating_add(Duration::from_secs(9_000));
@@ -220,7 +222,7 @@ impl Backend for Evicting {
 #[test]
 fn a_new_entry_that_was_evicted_is_written_again() {
     let inner = inner(Evicting::default(), &system_random());
-    let first = run(inner.create(NOW, payload(b"\x81\xa1a\x01"), None, None, NOW)).unwrap().unwrap();
+    let first = run(inner.create(payload(b"\x81\xa1a\x01"), None, NOW)).unwrap().unwrap();
     let saved = run(inner.regenerate(first, &Changes::default(), NOW)).unwrap();
     assert!(matches!(saved, Saved::Stored { .. }), "{saved:?}");
     let created = inner.backend.created.lock().unwrap();
@@ -232,7 +234,7 @@ fn a_new_entry_that_was_evicted_is_written_again() {
     let Some(EntryValue::Tombstone(Some(next))) = inner.format.decode(id, &tombstone) else {
         panic!("{tombstone:?}");
     };
-    assert_eq!(entry_of(next), created[2].0);
+    assert_eq!(entry_of_session(next), created[2].0);
 }
 
 /// A backend that creates entries, and fails when an entry is to be replaced.
@@ -291,7 +293,7 @@ fn a_failed_regenerate_removes_the_new_entry_unless_the_backend_is_away() {
         [(|| Error::unavailable("it is away"), 0), (|| Error::new(Kind::Internal("it is broken")), 1)];
     for (error, removed) in cases {
         let inner = inner(Failing { error, deleted: 0.into() }, &system_random());
-        let base = run(inner.create(NOW, payload(b"\x81\xa1a\x01"), None, None, NOW)).unwrap().unwrap();
+        let base = run(inner.create(payload(b"\x81\xa1a\x01"), None, NOW)).unwrap().unwrap();
         let error = run(inner.regenerate(base, &Changes::default(), NOW)).unwrap_err();
         assert_eq!(inner.backend.deleted.load(std::sync::atomic::Ordering::Relaxed), removed, "{error}");
     }
@@ -302,7 +304,7 @@ fn a_failed_regenerate_removes_the_new_entry_unless_the_backend_is_away() {
 #[test]
 fn a_renewal_that_a_regenerate_overtook_sets_no_cookie() {
     let inner = inner(super::super::Memory::new(), &system_random());
-    let base = run(inner.create(NOW, payload(b"\x81\xa1a\x01"), None, None, NOW)).unwrap().unwrap();
+    let base = run(inner.create(payload(b"\x81\xa1a\x01"), None, NOW)).unwrap().unwrap();
     let renewed = run(inner.save(Some(base.clone()), &Changes::default(), NOW)).unwrap();
     assert!(matches!(renewed, Saved::Stored { .. }), "{renewed:?}");
     run(inner.regenerate(base.clone(), &Changes::default(), NOW)).unwrap();
@@ -315,9 +317,9 @@ fn a_renewal_that_a_regenerate_overtook_sets_no_cookie() {
 #[test]
 fn a_renewal_does_not_keep_alive_what_a_regenerate_left() {
     let inner = inner(super::super::Memory::new(), &system_random());
-    let base = run(inner.create(NOW, payload(b"\x81\xa1a\x01"), None, None, NOW)).unwrap().unwrap();
+    let base = run(inner.create(payload(b"\x81\xa1a\x01"), None, NOW)).unwrap().unwrap();
     run(inner.regenerate(base.clone(), &Changes::default(), NOW)).unwrap();
-    let mark = || run(inner.backend.fetch(key_of(&base), NOW)).unwrap().unwrap();
+    let mark = || run(inner.backend.fetch(entry_of_record(&base), NOW)).unwrap().unwrap();
     let left = mark();
     assert_eq!(left.expires, inner.tombstone_expires(NOW));
     run(inner.save(Some(base.clone()), &Changes::default(), NOW)).unwrap();
@@ -330,9 +332,9 @@ fn a_renewal_does_not_keep_alive_what_a_regenerate_left() {
 #[test]
 fn starting_over_leaves_the_mark_of_another_request_alone() {
     let inner = inner(super::super::Memory::new(), &system_random());
-    let base = run(inner.create(NOW, payload(b"\x81\xa1a\x01"), None, None, NOW)).unwrap().unwrap();
+    let base = run(inner.create(payload(b"\x81\xa1a\x01"), None, NOW)).unwrap().unwrap();
     run(inner.regenerate(base.clone(), &Changes::default(), NOW)).unwrap();
-    let mark = || run(inner.backend.fetch(key_of(&base), NOW)).unwrap().unwrap();
+    let mark = || run(inner.backend.fetch(entry_of_record(&base), NOW)).unwrap().unwrap();
     let left = mark();
     assert!(!run(inner.supersede(&base, NOW)).unwrap());
     assert_eq!(mark(), left);
@@ -342,9 +344,9 @@ fn starting_over_leaves_the_mark_of_another_request_alone() {
 #[test]
 fn a_session_is_superseded_once() {
     let inner = inner(super::super::Memory::new(), &system_random());
-    let create = || run(inner.create(NOW, payload(b"\x81\xa1a\x01"), None, None, NOW)).unwrap().unwrap();
+    let create = || run(inner.create(payload(b"\x81\xa1a\x01"), None, NOW)).unwrap().unwrap();
     let (base, missing) = (create(), create());
-    run(inner.remove(&missing, NOW)).unwrap();
+    run(inner.end_for_good(&missing, NOW)).unwrap();
     let supersede = |base| run(inner.supersede(base, NOW)).unwrap();
     assert_eq!([supersede(&base), supersede(&base), supersede(&missing)], [true, false, false]);
 }
@@ -369,16 +371,16 @@ fn an_entry_is_newer_than_what_it_replaces_whatever_the_clock_says() {
     let store = ServerStore { inner: inner(super::super::Memory::new(), &system_random()) };
     let inner = &store.inner;
     let at = Timestamp::from_unix;
-    let base = run(inner.create(at(120), payload(b"\x81\xa1a\x01"), None, None, at(120))).unwrap().unwrap();
+    let base = run(inner.create(payload(b"\x81\xa1a\x01"), None, at(120))).unwrap().unwrap();
     let mut last = base.clone();
     for now in [120, 119, 50, 0] {
-        let (value, expected) = (origin(&last).unwrap().1, Expected::of(&last).unwrap());
+        let (value, expected) = (seen(&last).unwrap().value, Expected::of(&last).unwrap());
         let written =
             run(inner.replace(&last, expected, payload(b"\x81\xa1a\x02"), &value, at(now), 0)).unwrap();
         let SaveAttempt::Done(Saved::Stored { record, .. }) = written else { panic!("{now}") };
         assert!(record.recency() > last.recency(), "{now}");
         last = record;
-        let loaded = run(inner.load(origin(&last).unwrap().0, at(120))).unwrap().unwrap();
+        let loaded = run(inner.load(token_of(&last).unwrap().clone(), at(120))).unwrap().unwrap();
         assert_eq!(loaded.recency(), last.recency(), "{now}");
     }
     // Moved here from another place, and given another token.

@@ -2,26 +2,26 @@
 
 use std::sync::Arc;
 
-use super::{Predecessor, ServerStore, SubjectSession, Surplus, ended_or_stored, origin};
+use super::{Predecessor, ServerStore, SubjectSession, ended_or_stored, token_of};
 use crate::clock::{MAX_CLOCK_SKEW, Timestamp};
 use crate::config::Config;
 use crate::event::Refusal;
 use crate::session::{Changes, Place, Record, SUPERSEDED_FOR, Saved, SessionId};
 use crate::store::verbs::Sealed;
-use crate::store::{Backend, EndedBy, Listing, LoadFuture, Store, StoreFuture, Verbs};
+use crate::store::{Backend, EndedBy, LoadFuture, Store, StoreFuture, SubjectFuture, Verbs};
 
 impl<B: Backend> Store for ServerStore<B> {
-    fn sessions_of(&self, subject: &str) -> Listing<Vec<SubjectSession>> {
+    fn sessions_of(&self, subject: &str) -> SubjectFuture<Vec<SubjectSession>> {
         let (store, subject) = (self.clone(), subject.to_owned());
         Box::pin(async move { store.sessions_of(&subject).await })
     }
 
-    fn end_session_of(&self, subject: &str, id: SessionId) -> Listing<bool> {
+    fn end_session_of(&self, subject: &str, id: SessionId) -> SubjectFuture<bool> {
         let (store, subject) = (self.clone(), subject.to_owned());
         Box::pin(async move { store.end_session_of(&subject, id).await })
     }
 
-    fn end_sessions_of(&self, subject: &str, keep: Option<SessionId>) -> Listing<Option<usize>> {
+    fn end_sessions_of(&self, subject: &str, keep: Option<SessionId>) -> SubjectFuture<Option<usize>> {
         let (store, subject) = (self.clone(), subject.to_owned());
         Box::pin(async move { store.end_sessions_of(&subject, keep).await.map(Some) })
     }
@@ -62,10 +62,10 @@ impl<B: Backend> Verbs for ServerStore<B> {
         let (inner, base) =
             former.map_or_else(|| (Arc::clone(&self.inner), base), |(former, base)| (former.inner, base));
         StoreFuture::boxed(async move {
-            let (token, _) = origin(&base)?;
-            let loaded = match inner.recall(&token, now) {
+            let token = token_of(&base)?;
+            let loaded = match inner.recall(token, now) {
                 Some(record) => Ok(record),
-                None => inner.load(token, now).await?,
+                None => inner.load(token.clone(), now).await?,
             };
             Ok(loaded.map(|record| match place {
                 Some(place) => record.taken_from(place),
@@ -79,8 +79,8 @@ impl<B: Backend> Verbs for ServerStore<B> {
         if self.inner.near_cache.is_none() || base.place().is_some() {
             return None;
         }
-        let (token, _) = base.origin().stored()?;
-        let (inner, token) = (Arc::clone(&self.inner), token.clone());
+        let token = base.origin().token()?.clone();
+        let inner = Arc::clone(&self.inner);
         Some(StoreFuture::boxed(async move { inner.load(token, now).await }))
     }
 
@@ -101,7 +101,7 @@ impl<B: Backend> Verbs for ServerStore<B> {
             return former.destroy(old, now);
         }
         let inner = Arc::clone(&self.inner);
-        StoreFuture::boxed(async move { inner.remove(&base, now).await })
+        StoreFuture::boxed(async move { inner.end_for_good(&base, now).await })
     }
 
     fn regenerate(&self, base: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
@@ -140,17 +140,27 @@ impl<B: Backend> Verbs for ServerStore<B> {
         let inner = Arc::clone(&self.inner);
         StoreFuture::boxed(async move {
             let payload = changes.apply(Some(record.payload()))?;
-            let created = if changes.begins_anew() { now } else { record.created() };
+            let created = changes.beginning(&record, now);
             if inner.config.leaves_nothing(created, &payload, now) {
                 return Ok(Saved::Removed);
             }
             // On no list of this store: where it is taken from has others.
-            let surplus = if changes.logs_in() { Surplus::EndsFirst } else { Surplus::Stays };
-            let predecessor = Predecessor { id: record.id(), must_be_listed: false, surplus };
-            inner
-                .create(created, payload, Some(record.recency()), Some(predecessor), now)
-                .await
-                .and_then(ended_or_stored)
+            let is_login = changes.logs_in();
+            let predecessor = Predecessor { id: record.id(), must_be_listed: false, is_login };
+            let after = Some(record.recency());
+            let begun = inner.begin(created, payload, after, Some(predecessor), None, now).await?;
+            ended_or_stored(begun.map(|begun| begun.record))
+        })
+    }
+
+    fn end_surplus(&self, login: Record, now: Timestamp) -> StoreFuture<()> {
+        let inner = Arc::clone(&self.inner);
+        StoreFuture::boxed(async move {
+            if let Some(subject) = inner.listed_subject(login.payload()) {
+                let known = inner.known(&subject, now).await?;
+                inner.end_surplus(&login, known, None, now).await;
+            }
+            Ok(())
         })
     }
 

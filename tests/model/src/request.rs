@@ -337,7 +337,7 @@ impl Program {
                 io.in_old(|io| self.end_behind(io)).map(|()| Answer::Removed)
             }
             (Deed::Logout, Some(base)) if self.is_old() => {
-                io.in_old(|io| self.remove(io, base)).map(|()| Answer::Removed)
+                io.in_old(|io| self.end_for_good(io, base)).map(|()| Answer::Removed)
             }
             (_, Some(base)) if self.is_old() => self.take_over(&mut io, base),
             (Deed::Login, None) => self.log_in(&mut io),
@@ -346,7 +346,7 @@ impl Program {
             (Deed::Renew, Some(base)) => self.renew(&mut io, base),
             (Deed::Update | Deed::LateUpdate, Some(base)) => self.save(&mut io, base),
             (Deed::Regenerate | Deed::Login, Some(base)) => self.regenerate(&mut io, base),
-            (Deed::Logout, Some(base)) => self.remove(&mut io, base).map(|()| Answer::Removed),
+            (Deed::Logout, Some(base)) => self.end_for_good(&mut io, base).map(|()| Answer::Removed),
             (Deed::EndOthers, Some(base)) if !base.session.has_subject => Ok(Answer::NotFound),
             (Deed::EndOthers, Some(base)) => {
                 let keeps = self.mistake != Mistake::KeepsNone;
@@ -408,7 +408,7 @@ impl Program {
             new if has_moved => new.map_or(Answer::Ended, |new| Answer::Stored(new.token)),
             new => {
                 if let Some(new) = new.filter(|_| self.mistake != Mistake::LeavesCopy) {
-                    self.remove(io, new)?;
+                    self.end_for_good(io, new)?;
                 }
                 left.map_or(Answer::Failed, |_| Answer::Ended)
             }
@@ -433,7 +433,7 @@ impl Program {
                 outcome => break outcome == Reply::Done,
             }
         };
-        self.leave(io, base)?;
+        self.unlist(io, base)?;
         Ok(is_done)
     }
 
@@ -457,7 +457,10 @@ impl Program {
 
     /// `Inner::save` of a login, without a base.
     fn log_in(self, io: &mut Io) -> Step<Answer> {
-        let created = self.create(io, None, self.logged_in(None), None)?;
+        let mut created = self.create(io, None, self.logged_in(None), None)?;
+        if created.is_none() {
+            created = self.create(io, None, self.logged_in(None), None)?;
+        }
         Ok(created.map_or(Answer::Ended, |record| Answer::Stored(record.token)))
     }
 
@@ -532,8 +535,8 @@ impl Program {
         })
     }
 
-    /// `Inner::remove`.
-    fn remove(self, io: &mut Io, record: Record) -> Step<()> {
+    /// `Inner::end_for_good`.
+    fn end_for_good(self, io: &mut Io, record: Record) -> Step<()> {
         let content = Content::Session(record.session);
         self.end_with_successors(io, record.token, Value { revision: record.revision, content })
     }
@@ -635,16 +638,16 @@ impl Program {
 
     /// `Inner::log_in_anew`.
     fn log_in_anew(self, io: &mut Io, base: Record) -> Step<Answer> {
-        let answer = self.log_in(io)?;
-        if answer.stored().is_some() {
+        let created = self.create(io, None, self.logged_in(None), None)?;
+        if created.is_some() {
             or_not(self.supersede(io, base).map(drop))?;
         }
-        Ok(answer)
+        Ok(created.map_or(Answer::Ended, |record| Answer::Stored(record.token)))
     }
 
     /// `Inner::withdraw`.
     fn withdraw(self, io: &mut Io, record: Record) -> Step<()> {
-        or_not(self.remove(io, record))
+        or_not(self.end_for_good(io, record))
     }
 
     /// `Inner::move_to_new`.
@@ -666,7 +669,7 @@ impl Program {
             };
             match outcome {
                 Reply::Done => {
-                    self.leave(io, base)?;
+                    self.unlist(io, base)?;
                     return Ok(new.map_or(Answer::Removed, |new| Answer::Stored(new.token)));
                 }
                 Reply::Conflict(current) => match session_in(&current) {
@@ -687,7 +690,7 @@ impl Program {
                 *new = Some(record);
                 return Ok(true);
             }
-            self.leave(io, written)?;
+            self.unlist(io, written)?;
         }
         let decides = self.checks_list && self.mistake != Mistake::RegeneratesUnlisted;
         let must_be_listed = decides && self.deed == Deed::Regenerate;
@@ -709,7 +712,8 @@ impl Program {
                 return false;
             }
             if !list.names(token) {
-                list.0.insert(replaced.map_or(list.0.len(), |at| at + 1), (token, false));
+                let place = replaced.filter(|_| self.deed != Deed::Login).map_or(list.0.len(), |at| at + 1);
+                list.0.insert(place, (token, false));
             }
             true
         })?;
@@ -745,8 +749,8 @@ impl Program {
         Ok(list_in(io.fetch(io.list)?).is_some_and(|(_, list)| list.has(token)))
     }
 
-    /// `Inner::leave`.
-    fn leave(self, io: &mut Io, record: Record) -> Step<()> {
+    /// `Inner::unlist`.
+    fn unlist(self, io: &mut Io, record: Record) -> Step<()> {
         if !record.session.has_subject {
             return Ok(());
         }

@@ -156,7 +156,7 @@ pub struct Since {
     behind: Option<Session>,
     /// The logins whose sessions clients had.
     logins: Numbers,
-    /// The logins whose sessions were listed.
+    /// The logins whose sessions were listed, under each of their tokens.
     listed: Numbers,
     /// The logins that a call had ended, or would have if the list had not been lost.
     ended: Numbers,
@@ -238,6 +238,9 @@ impl State {
             })
         };
         let list = self.backend.list_at(Place::List);
+        // A session that has two tokens while it is given a new one is listed if both are.
+        let mut is_unlisted = sessions_of(&self.backend).filter(|(token, _)| !list.names(*token));
+        let unlisted = logins(&mut is_unlisted);
         let mut ended = Numbers::default();
         for (_, _, since) in self.answers(scenario, Deed::EndAll) {
             ended.0 |= since.logins.0;
@@ -248,7 +251,7 @@ impl State {
             behind: self.backend.behind(token),
             login: self.backend.session(token).map(|session| session.login),
             logins: logins(&mut self.sessions()),
-            listed: logins(&mut self.sessions().filter(|(token, _)| list.names(*token))),
+            listed: Numbers(logins(&mut self.sessions()).0 & !unlisted.0),
             ended,
             list_lost: self.list_lost,
             no_end_running: !ends().any(|stage| running(&stage)),

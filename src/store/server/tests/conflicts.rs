@@ -6,6 +6,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll, Waker};
 
+use bytes::Bytes;
+
 use super::super::conflict_queue::{ConflictQueues, Conflicts};
 use super::*;
 use crate::store::Memory;
@@ -98,7 +100,7 @@ fn put(key: &str) -> Changes {
 
 fn session_of_ada(inner: &Arc<Inner<Slow>>) -> Record {
     let values = payload(b"\x81\xa2\x01s\xa3ada");
-    run(inner.create(NOW, values, None, None, NOW)).unwrap().unwrap()
+    run(inner.create(values, None, NOW)).unwrap().unwrap()
 }
 
 fn poll<F: Future + ?Sized>(future: &mut Pin<Box<F>>) -> Poll<F::Output> {
@@ -109,7 +111,7 @@ fn poll<F: Future + ?Sized>(future: &mut Pin<Box<F>>) -> Poll<F::Output> {
 #[test]
 fn a_save_waits_for_a_permit_as_long_as_a_step_takes() {
     let inner = inner(Slow::default(), &system_random());
-    let base = run(inner.create(NOW, payload(b"\x81\xa1a\x01"), None, None, NOW)).unwrap().unwrap();
+    let base = run(inner.create(payload(b"\x81\xa1a\x01"), None, NOW)).unwrap().unwrap();
     run(inner.save(Some(base.clone()), &put("b"), NOW)).unwrap();
     let (holder, waiting) = (put("c"), put("d"));
     let mut holder = Box::pin(inner.save(Some(base.clone()), &holder, NOW));
@@ -135,11 +137,11 @@ fn a_save_that_conflicts_ends_after_many_attempts_or_a_long_time() {
             assert_eq!(inner.backend.conflicts.load(Ordering::SeqCst), attempts, "{error}");
             assert!(error.to_string().contains(&format!(" {attempts} attempts")), "{error}");
         };
-        inner.backend.contest(key_of(&base), steps);
+        inner.backend.contest(entry_of_record(&base), steps);
         has_ended(&run(inner.save(Some(base.clone()), &put("b"), NOW)).unwrap_err());
         inner.backend.contest(inner.list_of("ada"), steps);
         has_ended(&run(inner.regenerate(base.clone(), &Changes::default(), NOW)).unwrap_err());
-        inner.backend.contest(key_of(&base), steps);
+        inner.backend.contest(entry_of_record(&base), steps);
         has_ended(&run(inner.regenerate(base.clone(), &Changes::default(), NOW)).unwrap_err());
         let listed = run(inner.list("ada", NOW)).unwrap();
         assert_eq!(listed.entries.iter().map(|entry| entry.id).collect::<Vec<_>>(), [base.id()]);
@@ -151,14 +153,14 @@ fn t26_a_session_that_changes_all_the_time_is_ended() {
     for steps in [0, 1, 16] {
         let store = ServerStore { inner: inner(Slow::default(), &system_random()) };
         let base = session_of_ada(&store.inner);
-        store.inner.backend.contest(key_of(&base), steps);
+        store.inner.backend.contest(entry_of_record(&base), steps);
         assert_eq!(run(store.end_sessions_of("ada", None)).unwrap(), 1);
-        assert!(!store.inner.backend.has(key_of(&base)));
+        assert!(!store.inner.backend.has(entry_of_record(&base)));
 
         let base = session_of_ada(&store.inner);
-        store.inner.backend.contest(key_of(&base), steps);
+        store.inner.backend.contest(entry_of_record(&base), steps);
         assert!(run(store.inner.supersede(&base, NOW)).unwrap());
-        assert!(!store.inner.backend.has(key_of(&base)));
+        assert!(!store.inner.backend.has(entry_of_record(&base)));
     }
 }
 
@@ -221,10 +223,10 @@ fn t26_an_ending_does_not_fail_if_only_its_tidying_conflicts() {
         let list = store.inner.list_of("ada");
         store.inner.backend.contest(list, steps);
         assert!(run(store.end_sessions_of("ada", None)).unwrap_err().is_conflict(), "it could not begin");
-        assert!(store.inner.backend.has(key_of(&base)));
+        assert!(store.inner.backend.has(entry_of_record(&base)));
         store.inner.backend.contest(list, steps);
         store.inner.backend.uncontested.store(1, Ordering::SeqCst);
         assert_eq!(run(store.end_sessions_of("ada", None)).unwrap(), 1);
-        assert!(!store.inner.backend.has(key_of(&base)) && store.inner.backend.has(list));
+        assert!(!store.inner.backend.has(entry_of_record(&base)) && store.inner.backend.has(list));
     }
 }

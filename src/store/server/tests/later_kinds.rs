@@ -1,5 +1,7 @@
 //! Values that a newer release or another host wrote, and that this one cannot read. They are not taken for damaged ones.
 
+use bytes::Bytes;
+
 use super::super::format::EntryValue;
 use super::*;
 use crate::crypto::{AppKey, Purpose};
@@ -25,7 +27,7 @@ fn worlds() -> [(World, bool); 2] {
 }
 
 fn begin(store: &World) -> Record {
-    run(store.inner.create(NOW, payload(ADA), None, None, NOW)).unwrap().unwrap()
+    run(store.inner.create(payload(ADA), None, NOW)).unwrap().unwrap()
 }
 
 /// Seals a value as a release does that has other kinds.
@@ -49,7 +51,7 @@ fn put(store: &World, id: EntryId, value: &[u8]) -> Bytes {
 }
 
 fn load(store: &World, record: &Record) -> Result<SessionId, Refusal> {
-    run(store.inner.load(origin(record).unwrap().0, NOW)).unwrap().map(|record| record.id())
+    run(store.inner.load(token_of(record).unwrap().clone(), NOW)).unwrap().map(|record| record.id())
 }
 
 fn exists(store: &World, id: EntryId) -> bool {
@@ -61,7 +63,7 @@ fn exists(store: &World, id: EntryId) -> bool {
 fn b2_a_value_of_a_later_kind_keeps_its_cookie_whether_or_not_it_is_sealed() {
     for (store, seals) in worlds() {
         let record = begin(&store);
-        for id in [key_of(&record), store.inner.list_of("ada")] {
+        for id in [entry_of_record(&record), store.inner.list_of("ada")] {
             for kind in [6, 0x1f] {
                 for clear in [vec![kind], [&[kind][..], b"revision and more"].concat()] {
                     let mut values = vec![clear.clone()];
@@ -87,16 +89,16 @@ fn b2_a_value_of_a_later_kind_keeps_its_cookie_whether_or_not_it_is_sealed() {
 fn a_logout_ends_an_entry_of_a_later_kind_whether_or_not_it_is_sealed() {
     for (store, seals) in worlds() {
         let (record, other) = (begin(&store), begin(&store));
-        let id = key_of(&record);
+        let id = entry_of_record(&record);
         let clear = b"\x06revision";
         put(&store, id, &if seals { sealed(&store, id, clear) } else { clear.to_vec() });
-        put(&store, key_of(&other), b"\x20revision");
+        put(&store, entry_of_record(&other), b"\x20revision");
         for record in [&record, &other] {
-            let token = origin(record).unwrap().0.to_text();
+            let token = token_of(record).unwrap().to_text();
             run(store.end_unusable(token.expose(), None, NOW)).unwrap();
         }
         assert!(!exists(&store, id));
-        assert!(exists(&store, key_of(&other)), "no release writes that kind");
+        assert!(exists(&store, entry_of_record(&other)), "no release writes that kind");
     }
 }
 
@@ -120,7 +122,7 @@ fn a_login_overwrites_a_list_of_a_later_kind_whether_or_not_it_is_sealed() {
 fn b2_a_sealed_value_that_is_forged_moved_or_damaged_removes_the_cookie() {
     let [_, (store, _)] = worlds();
     let (record, other) = (begin(&store), begin(&store));
-    let (id, name) = (key_of(&record), &*store.inner.name);
+    let (id, name) = (entry_of_record(&record), &*store.inner.name);
     let later = b"\x06revision";
     let genuine = sealed(&store, id, later);
     // After the version and the key's id, which are public, each byte is signed.
@@ -132,7 +134,7 @@ fn b2_a_sealed_value_that_is_forged_moved_or_damaged_removes_the_cookie() {
     let cut = (1..genuine.len()).map(|len| genuine[..len].to_vec());
     let mut bad: Vec<Vec<u8>> = altered.chain(cut).collect();
     bad.push([&genuine[..], b"\0"].concat());
-    bad.push(sealed(&store, key_of(&other), later));
+    bad.push(sealed(&store, entry_of_record(&other), later));
     bad.push(sealed(&store, store.inner.list_of("ada"), later));
     bad.push(sealed_as(Purpose::Session, name, id, later));
     bad.push(sealed_as(Purpose::Record, "other", id, later));
@@ -155,7 +157,7 @@ fn b2_a_sealed_value_that_is_forged_moved_or_damaged_removes_the_cookie() {
 fn b2_a_value_that_is_sealed_in_a_later_version_keeps_its_cookie() {
     for (store, _) in worlds() {
         let record = begin(&store);
-        let id = key_of(&record);
+        let id = entry_of_record(&record);
         let mut value = sealed(&store, id, b"\x01");
         value[1] = 2;
         put(&store, id, &value);
@@ -176,7 +178,7 @@ fn a_session_that_an_unsealed_list_does_not_name_has_ended() {
     let seals = seals.build().unwrap();
     let (one, two) = (begin(&before), begin(&before));
     assert_eq!((load(&seals, &one), load(&seals, &two)), (Ok(one.id()), Ok(two.id())));
-    run(before.inner.leave(&one, NOW));
+    run(before.inner.unlist(&one, NOW));
     for store in [&before, &seals] {
         assert_eq!((load(store, &one), load(store, &two)), (Err(Refusal::UnknownId), Ok(two.id())));
     }
@@ -194,12 +196,12 @@ fn a_host_that_cannot_read_a_tombstone_deletes_it_and_the_session_goes_on() {
     else {
         panic!("not stored");
     };
-    let left = run(memory.fetch(key_of(&first), NOW)).unwrap().unwrap();
-    let names = ahead.inner.format.decode(key_of(&first), &left.value);
+    let left = run(memory.fetch(entry_of_record(&first), NOW)).unwrap().unwrap();
+    let names = ahead.inner.format.decode(entry_of_record(&first), &left.value);
     assert!(matches!(names, Some(EntryValue::Tombstone(Some(next))) if next == second.id()));
     assert_eq!(load(&behind, &first), Err(Refusal::UnknownKey));
-    let token = origin(&first).unwrap().0.to_text();
+    let token = token_of(&first).unwrap().to_text();
     run(behind.end_unusable(token.expose(), None, NOW)).unwrap();
-    assert!(!exists(&ahead, key_of(&first)));
+    assert!(!exists(&ahead, entry_of_record(&first)));
     assert_eq!(load(&ahead, &second), Ok(second.id()));
 }

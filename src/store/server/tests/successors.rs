@@ -1,7 +1,8 @@
 //! Endings by an old token or an old id: they end the session that continues from it.
 
+use bytes::Bytes;
+
 use super::super::end::{LastRead, Leaves};
-use super::super::enter::Entered;
 use super::super::format::EntryValue;
 use super::*;
 use crate::crypto::AppKey;
@@ -74,7 +75,7 @@ fn sealed() -> World {
 }
 
 fn begin(store: &World, values: &'static [u8]) -> Record {
-    run(store.inner.create(NOW, payload(values), None, None, NOW)).unwrap().unwrap()
+    run(store.inner.create(payload(values), None, NOW)).unwrap().unwrap()
 }
 
 fn login(subject: &'static [u8]) -> Changes {
@@ -104,8 +105,8 @@ fn chain(store: &World, tokens: usize) -> (Record, Record) {
 }
 
 fn stored(store: &World, record: &Record) -> Option<EntryValue> {
-    let stored = run(store.inner.backend.memory.fetch(key_of(record), EVEN_IF_EXPIRED)).unwrap()?;
-    store.inner.format.decode(key_of(record), &stored.value)
+    let stored = run(store.inner.backend.memory.fetch(entry_of_record(record), EVEN_IF_EXPIRED)).unwrap()?;
+    store.inner.format.decode(entry_of_record(record), &stored.value)
 }
 
 fn lives(store: &World, record: &Record) -> bool {
@@ -118,13 +119,13 @@ fn listed(store: &World) -> Vec<SessionId> {
 }
 
 fn token(record: &Record) -> Vec<u8> {
-    origin(record).unwrap().0.to_text().expose().to_vec()
+    token_of(record).unwrap().to_text().expose().to_vec()
 }
 
 /// Every way in which a request ends its session, or one whose token was superseded.
 fn endings() -> [fn(&World, &Record, Timestamp); 4] {
     [
-        |store, old, now| run(store.inner.remove(old, now)).unwrap(),
+        |store, old, now| run(store.inner.end_for_good(old, now)).unwrap(),
         |store, old, now| run(store.end_superseded(&token(old), None, EndedBy::Logout, now)).unwrap(),
         |store, old, now| run(store.end_unusable(&token(old), None, now)).unwrap(),
         |store, old, now| {
@@ -153,7 +154,7 @@ fn r1_a_logout_with_an_old_token_ends_the_session_that_continues_from_it() {
                     assert!(!lives(&store, &last), "ending {number} after {tokens} tokens");
                     assert_eq!(listed(&store), []);
                     // Late requests with the token before the last one leave the cookie of a new login as it is.
-                    let refused = run(store.inner.load(origin(&first).unwrap().0, NOW)).unwrap();
+                    let refused = run(store.inner.load(token_of(&first).unwrap().clone(), NOW)).unwrap();
                     assert!(matches!(refused, Err(Refusal::Regenerated)), "{refused:?}");
                 }
             }
@@ -241,7 +242,7 @@ fn ending_the_others_keeps_a_session_that_was_just_given_another_token() {
     let second = regenerated(&store, &first);
     // As if the list could not be written when the session left it.
     let entered = run(store.inner.enter("ada", first.id(), None, Timestamp::MAX, NOW));
-    assert_eq!(entered.unwrap(), Entered::Yes);
+    assert!(entered.unwrap());
     assert_eq!(run(store.end_sessions_of("ada", Some(second.id()))).unwrap(), 0);
     assert!(lives(&store, &second));
     assert_eq!(listed(&store), [second.id()]);
@@ -254,9 +255,9 @@ fn a_logout_with_an_old_token_ends_a_session_that_has_expired_meanwhile() {
     let first = begin(&store, ADA);
     let second = regenerated(&store, &first);
     let now = second.expires().saturating_add(Duration::from_secs(1));
-    let slow = run(store.inner.backend.memory.fetch(key_of(&second), now)).unwrap();
+    let slow = run(store.inner.backend.memory.fetch(entry_of_record(&second), now)).unwrap();
     assert!(slow.is_none());
-    run(store.inner.remove(&first, now)).unwrap();
+    run(store.inner.end_for_good(&first, now)).unwrap();
     assert!(stored(&store, &second).is_none());
 }
 
@@ -268,8 +269,8 @@ fn a_logout_that_may_not_compare_deletes() {
         let first = begin(&store, ADA);
         let second = regenerated(&store, &first);
         let refused = [&first, &second][refused];
-        *store.inner.backend.refuses.lock().unwrap() = Some(key_of(refused));
-        run(store.inner.remove(&first, NOW)).unwrap();
+        *store.inner.backend.refuses.lock().unwrap() = Some(entry_of_record(refused));
+        run(store.inner.end_for_good(&first, NOW)).unwrap();
         assert!(stored(&store, &second).is_none());
         assert_eq!(listed(&store), []);
     }
@@ -280,9 +281,9 @@ fn a_logout_that_may_not_compare_deletes() {
 fn a_logout_deletes_an_entry_that_became_unreadable() {
     let store = world();
     let record = begin(&store, ADA);
-    *store.inner.backend.refuses.lock().unwrap() = Some(key_of(&record));
+    *store.inner.backend.refuses.lock().unwrap() = Some(entry_of_record(&record));
     *store.inner.backend.read_error.lock().unwrap() = Some(TOO_LONG);
-    run(store.inner.remove(&record, NOW)).unwrap();
+    run(store.inner.end_for_good(&record, NOW)).unwrap();
     assert!(stored(&store, &record).is_none());
     assert_eq!(listed(&store), []);
 }
@@ -293,7 +294,7 @@ fn an_ending_that_cannot_read_an_old_token_is_an_error_and_deletes_nothing() {
     let store = world();
     let first = begin(&store, ADA);
     let second = regenerated(&store, &first);
-    *store.inner.backend.refuses.lock().unwrap() = Some(key_of(&first));
+    *store.inner.backend.refuses.lock().unwrap() = Some(entry_of_record(&first));
     *store.inner.backend.read_error.lock().unwrap() = Some(DOWN);
     let ended = run(store.end_superseded(&token(&first), None, EndedBy::Logout, NOW));
     assert!(ended.unwrap_err().is_unavailable());
@@ -309,7 +310,7 @@ fn an_ending_that_cannot_read_an_old_token_is_an_error_and_deletes_nothing() {
 fn a_new_beginning_that_may_not_compare_is_an_error_and_leaves_the_session() {
     let store = world();
     let first = begin(&store, ADA);
-    *store.inner.backend.refuses.lock().unwrap() = Some(key_of(&first));
+    *store.inner.backend.refuses.lock().unwrap() = Some(entry_of_record(&first));
     let begun = run(store.inner.regenerate(first.clone(), &Changes::restarted(), NOW));
     assert!(begun.unwrap_err().is_unavailable() && lives(&store, &first));
 }
@@ -323,7 +324,7 @@ fn r1_a_slow_logout_follows_a_tombstone_that_has_expired() {
         let second = regenerated(&store, &first);
         let last = regenerated(&store, &second);
         let late = NOW.saturating_add(SUPERSEDED_FOR + Duration::from_secs(1));
-        assert_eq!(run(store.inner.backend.memory.fetch(key_of(&first), late)).unwrap(), None);
+        assert_eq!(run(store.inner.backend.memory.fetch(entry_of_record(&first), late)).unwrap(), None);
         end(&store, &first, late);
         assert!(!lives(&store, &last));
         assert_eq!(listed(&store), []);
@@ -336,7 +337,7 @@ fn a_slow_new_beginning_ends_a_session_that_has_expired_earlier() {
     let store = world();
     let first = begin(&store, ADA);
     let sooner = NOW.saturating_add(Duration::from_secs(10));
-    assert!(run(store.inner.backend.memory.touch(key_of(&first), sooner, NOW)).unwrap());
+    assert!(run(store.inner.backend.memory.touch(entry_of_record(&first), sooner, NOW)).unwrap());
     let late = sooner.saturating_add(Duration::from_secs(1));
     run(store.inner.end_with_successors(LastRead::of(&first).unwrap(), Leaves::Tombstones, None, late))
         .unwrap();
@@ -365,14 +366,14 @@ fn tombstones_in_a_circle_are_not_followed_for_ever() {
     let store = world();
     let (one, two) = (begin(&store, ADA), begin(&store, ADA));
     let end = |record: &Record, next: SessionId| {
-        let key = key_of(record);
+        let key = entry_of_record(record);
         let tombstone = store.inner.tombstone(key, Some(next), NOW).unwrap();
         run(store.inner.backend.memory.delete(key)).unwrap();
         assert!(run(store.inner.backend.memory.create(key, tombstone, NOW)).unwrap());
     };
     end(&one, two.id());
     end(&two, one.id());
-    run(store.inner.remove(&one, NOW)).unwrap();
+    run(store.inner.end_for_good(&one, NOW)).unwrap();
     assert!(!run(store.end_session_of("ada", one.id())).unwrap());
 }
 
@@ -381,8 +382,9 @@ fn tombstones_in_a_circle_are_not_followed_for_ever() {
 fn a_tombstone_names_the_next_session_id_or_none() {
     let store = world();
     let (first, next) = (begin(&store, ADA), SessionId::from_bytes([7; 16]));
-    let encode =
-        |store: &World, next| store.inner.format.encode_tombstone(key_of(&first), next, NOW).unwrap();
+    let encode = |store: &World, next| {
+        store.inner.format.encode_tombstone(entry_of_record(&first), next, NOW).unwrap()
+    };
     let decode = |store: &World, id, value: &[u8]| {
         store.inner.format.decode(id, &Bytes::copy_from_slice(value)).map(|value| match value {
             EntryValue::Tombstone(next) => next,
@@ -392,18 +394,22 @@ fn a_tombstone_names_the_next_session_id_or_none() {
     let (plain, naming) = (encode(&store, None), encode(&store, Some(next)));
     assert_eq!((plain.len(), plain[0]), (9, 2));
     assert_eq!((naming.len(), naming[0], &naming[9..]), (25, 5, &[7; 16][..]));
-    assert_eq!(decode(&store, key_of(&first), &plain), Some(None));
-    assert_eq!(decode(&store, key_of(&first), &naming), Some(Some(next)));
+    assert_eq!(decode(&store, entry_of_record(&first), &plain), Some(None));
+    assert_eq!(decode(&store, entry_of_record(&first), &naming), Some(Some(next)));
     for value in [&plain, &naming] {
-        assert_eq!(decode(&store, key_of(&first), &value[..value.len() - 1]), None);
-        assert_eq!(decode(&store, key_of(&first), &[value, &[0][..]].concat()), None);
+        assert_eq!(decode(&store, entry_of_record(&first), &value[..value.len() - 1]), None);
+        assert_eq!(decode(&store, entry_of_record(&first), &[value, &[0][..]].concat()), None);
     }
 
     let sealed = sealed();
     let naming = encode(&sealed, Some(next));
     assert_eq!(naming[0], 4);
     assert!(!naming.windows(16).any(|bytes| bytes == [7; 16]));
-    assert_eq!(decode(&sealed, key_of(&first), &naming), Some(Some(next)));
-    assert_eq!(decode(&sealed, entry_of(next), &naming), None, "it is bound to its entry");
-    assert_eq!(decode(&sealed, key_of(&first), &encode(&store, Some(next))), None, "it is not sealed");
+    assert_eq!(decode(&sealed, entry_of_record(&first), &naming), Some(Some(next)));
+    assert_eq!(decode(&sealed, entry_of_session(next), &naming), None, "it is bound to its entry");
+    assert_eq!(
+        decode(&sealed, entry_of_record(&first), &encode(&store, Some(next))),
+        None,
+        "it is not sealed"
+    );
 }

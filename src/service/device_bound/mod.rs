@@ -1,4 +1,14 @@
-//! The service that answers the requests by which a browser binds a session to its device, and proves that it is still there.
+//! Device-bound sessions: the service that answers the requests by which a browser binds a session to its device, and proves that
+//! it is still there.
+//!
+//! `check` decides whether any other request comes from the device of its session. Builds without the feature have `absent` instead.
+
+mod check;
+mod evidence;
+mod handler_service;
+mod other_origin;
+mod response;
+mod retry;
 
 use std::fmt;
 use std::future::Future;
@@ -11,18 +21,21 @@ use http::header::{CACHE_CONTROL, HeaderMap, HeaderValue};
 use http::{Request, Response, StatusCode};
 use hyper::service::Service;
 use pin_project_lite::pin_project;
+use smallvec::SmallVec;
 
-use super::device_response::{self, empty};
-use super::device_retry::again;
+pub(super) use self::evidence::DeviceEvidence;
+pub use self::handler_service::HandlerService;
+use self::other_origin::{comes_by_link, is_fetched_elsewhere};
+use self::response::empty;
+use self::retry::again;
 use super::extension;
-use super::fetch_metadata::{comes_by_link, is_fetched_elsewhere};
 use super::handle::SessionHandle;
-use super::slot::Slot;
+use super::slot::{Loaded, Renewal, Slot};
 use crate::clock::Timestamp;
 use crate::device_bound::{Binder, Endpoint, PublicKey, Refreshed, headers, is_named};
 use crate::error::Error;
 use crate::event::{EventKind, ProofRefusal, Refusal};
-use crate::session::{Record, SessionId};
+use crate::session::{Record, Session, SessionId};
 
 /// A service that answers the browsers whose sessions are bound to their devices, and passes all other requests on. Made by
 /// [`SessionService::device_bound`](super::SessionService::device_bound), inside of which it is.
@@ -279,32 +292,7 @@ impl Slot {
             found = sessions.iter().find_map(|record| Some((named(record)?, record.id())));
         }
         let Some((binding, id)) = found else {
-            // A newer release has bound it.
-            let has_unreadable = sessions.iter().any(|record| record.payload().device_binding().is_err());
-            let may_be_known = self.device.has_unjudged() || self.has_untried() || has_unreadable;
-            if identifier.is_some() && (is_superseded || may_be_known) {
-                // The browser is about to get the new cookie, or another host knows its session, or it is among the cookies that
-                // were not tried. The browser asks again after a server error.
-                return Ok(empty(StatusCode::SERVICE_UNAVAILABLE));
-            }
-            let bound = sessions.iter().find(|record| record.payload().device_binding() != Ok(None));
-            if bound.is_some() && Binder::has_unreadable_identifier(fields) {
-                // A newer release has given it to the browser.
-                return Ok(empty(StatusCode::SERVICE_UNAVAILABLE));
-            }
-            let refusal = match (bound, &identifier) {
-                (None, _) => ProofRefusal::NoSession,
-                (Some(_), None) => ProofRefusal::Malformed,
-                // The browser asks about another session of its, which has ended since.
-                (Some(_), Some(_)) => ProofRefusal::OtherBinding,
-            };
-            // After a logout, or after a login of another user, browsers ask once more for the previous binding. They have
-            // proved nothing wrong.
-            if Binder::has_proof(fields) {
-                let id = bound.or_else(|| sessions.first()).map(Record::id);
-                self.report_refusal(id, refusal);
-            }
-            return Ok(refused(refusal));
+            return Ok(self.answer_unknown(fields, identifier.is_some(), &sessions, is_superseded));
         };
         match binder.refreshed(fields, &binding.key, now)? {
             Refreshed::Proved(issued) => {
@@ -325,6 +313,63 @@ impl Slot {
             }
             Refreshed::Refused(refusal) => Ok(self.refuse_device(Some(id), refusal)),
         }
+    }
+
+    /// Answers a refresh of a binding that none of the `sessions` of the request has.
+    fn answer_unknown(
+        &self,
+        fields: &HeaderMap,
+        has_identifier: bool,
+        sessions: &[Record],
+        is_superseded: bool,
+    ) -> Response<Bytes> {
+        // A newer release has bound it.
+        let has_unreadable = sessions.iter().any(|record| record.payload().device_binding().is_err());
+        let may_be_known = self.device.has_unjudged() || self.has_untried() || has_unreadable;
+        if has_identifier && (is_superseded || may_be_known) {
+            // The browser is about to get the new cookie, or another host knows its session, or it is among the cookies that
+            // were not tried. The browser asks again after a server error.
+            return empty(StatusCode::SERVICE_UNAVAILABLE);
+        }
+        let bound = sessions.iter().find(|record| record.payload().device_binding() != Ok(None));
+        if bound.is_some() && Binder::has_unreadable_identifier(fields) {
+            // A newer release has given it to the browser.
+            return empty(StatusCode::SERVICE_UNAVAILABLE);
+        }
+        let refusal = match bound {
+            None => ProofRefusal::NoSession,
+            // The browser asks about another session of its, which has ended since.
+            Some(_) if has_identifier => ProofRefusal::OtherBinding,
+            Some(_) => ProofRefusal::Malformed,
+        };
+        // After a logout, or after a login of another user, browsers ask once more for the previous binding. They have
+        // proved nothing wrong.
+        if Binder::has_proof(fields) {
+            let id = bound.or_else(|| sessions.first()).map(Record::id);
+            self.report_refusal(id, refusal);
+        }
+        refused(refusal)
+    }
+
+    /// Returns the authentic sessions of the request that count. `session` is the loaded session.
+    fn authentic_sessions(&self, session: &Session) -> SmallVec<[Record; 1]> {
+        match self.brought().filter(|brought| !brought.several.is_empty()) {
+            Some(brought) => {
+                let counts = |record: &&Record| brought.hidden.is_none_or(|hidden| record.recency() > hidden);
+                brought.several.iter().filter(counts).cloned().collect()
+            }
+            None => session.stored_record().or_else(|| self.device.lapsed().cloned()).into_iter().collect(),
+        }
+    }
+
+    /// Returns true if cookies of the loaded session's name were not tried.
+    fn has_untried(&self) -> bool {
+        matches!(self.loaded(), Some(Loaded { renewal: Renewal::Never, .. }))
+    }
+
+    /// Returns true if the request came with a token that was superseded moments ago.
+    fn superseded(&self) -> bool {
+        self.brought().is_some_and(|brought| !brought.superseded.is_empty())
     }
 
     /// Loads the sessions among these that look unbound past a near-cache: another host may have bound them since, and status 401 would
@@ -374,5 +419,5 @@ fn accept_device(
     now: Timestamp,
 ) -> Result<Response<Bytes>, Error> {
     let lines = binder.set_cookie(key, issued, now)?;
-    Ok(device_response::text(binder.instructions(key), "application/json", lines))
+    Ok(response::text(binder.instructions(key), "application/json", lines))
 }

@@ -1,25 +1,26 @@
 //! Whether a request with a bound session comes from the session's device.
 
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 
-use super::cookie_opening::{Candidate, OpenedCookies};
-use super::slot::Slot;
 use crate::clock::Timestamp;
 use crate::config::Config;
-use crate::cookie::SetCookies;
+use crate::cookie::{FoundCookies, SetCookies};
 use crate::device_bound::Binder;
+use crate::device_bound::headers::REGISTRATION;
 use crate::error::Error;
 use crate::event::EventKind;
+use crate::service::cookie_opening::{Candidate, OpenedCookies};
+use crate::service::slot::Slot;
 use crate::session::{DeviceCheck, Record, Reply, Weight};
 
 /// Returns the binder of a store that requires bound sessions to come with their bound cookie, and offers bindings.
-pub(super) fn enforced(config: &Config) -> Option<&Binder> {
+fn enforced(config: &Config) -> Option<&Binder> {
     config.device_bound.as_deref().filter(|binder| binder.enforces())
 }
 
 impl Slot {
     /// Checks that the request comes from the device that its session is bound to.
-    pub(super) fn binding_check(&self, record: Option<&Record>, now: Timestamp) -> DeviceCheck {
+    pub(crate) fn binding_check(&self, record: Option<&Record>, now: Timestamp) -> DeviceCheck {
         let Some(binder) = enforced(self.connection.config()) else { return DeviceCheck::Unchecked };
         let Some(record) = record else { return DeviceCheck::Passed };
         let passed = match record.payload().device_binding() {
@@ -41,7 +42,7 @@ impl Slot {
 
     /// Puts the session in front that was offered the registration which this request answers, if it counts. A newer one may have
     /// been planted by another host of the domain.
-    pub(super) fn prefer_expected(&self, opened: &mut OpenedCookies) {
+    pub(crate) fn prefer_expected(&self, opened: &mut OpenedCookies) {
         let Some(id) = self.device.expected_session() else { return };
         let is_expected = |candidate: &Candidate| {
             let record = &candidate.record;
@@ -57,7 +58,7 @@ impl Slot {
     /// and at each renewal while the session is not bound. Also if the request brought a bound cookie: a page that was loading
     /// during the registration may have set the session's former cookie again. A browser that cannot do it ignores the field.
     /// A response that a page of another origin fetched offers nothing.
-    pub(super) fn binding_offer(&self, reply: &Reply) -> Option<HeaderValue> {
+    pub(crate) fn binding_offer(&self, reply: &Reply) -> Option<(HeaderName, HeaderValue)> {
         let binder = enforced(self.connection.config())?;
         let Reply::Set { weight, .. } = reply else { return None };
         let loaded = self.loaded().filter(|_| self.device.may_offer())?;
@@ -68,12 +69,13 @@ impl Slot {
             return None;
         }
         // Without randomness there is no offer, and the next renewal makes one.
-        binder.offer(record.id(), self.now_since(loaded.now)).ok()
+        let offer = binder.offer(record.id(), self.now_since(loaded.now)).ok()?;
+        Some((REGISTRATION, offer))
     }
 
     /// Returns true if the request has a bound cookie, under whichever name. It may have expired on its way, or by this host's
     /// clock.
-    pub(super) fn has_bound_cookie(&self) -> bool {
+    fn has_bound_cookie(&self) -> bool {
         self.cookies().any(Binder::has_cookie)
     }
 
@@ -87,7 +89,7 @@ impl Slot {
     ///
     /// If the session was bound moments ago, the browser may have sent this request before, or the handler was slow to ask for its
     /// session. If this release cannot read the binding, it does not know when that was.
-    pub(super) fn bound_cookie_may_follow(&self, now: Timestamp) -> bool {
+    pub(crate) fn bound_cookie_may_follow(&self, now: Timestamp) -> bool {
         let binder = self.connection.config().device_bound.as_deref();
         // The cookie of another device is a planted one.
         let has_cookie_of = |binding: &_| {
@@ -102,10 +104,15 @@ impl Slot {
     }
 
     /// Returns the lines that remove the bound cookie, if the request has one.
-    pub(super) fn remove_bound_cookie(&self) -> Result<SetCookies, Error> {
+    pub(crate) fn remove_bound_cookie(&self) -> Result<SetCookies, Error> {
         match &self.connection.config().device_bound {
             Some(binder) if self.has_bound_cookie() => binder.remove_cookie(),
             _ => Ok(SetCookies::new()),
         }
+    }
+
+    /// Returns the cookies of the session's name, and those of each retired one.
+    pub(super) fn cookies(&self) -> impl Iterator<Item = &FoundCookies> {
+        std::iter::once(&self.found).chain(&self.found_retired)
     }
 }

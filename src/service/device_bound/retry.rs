@@ -10,12 +10,13 @@ use bytes::Bytes;
 use http::header::{CACHE_CONTROL, HeaderMap, HeaderValue, REFRESH};
 use http::{Response, StatusCode, Uri};
 
-use super::device_response;
-use super::fetch_metadata::is_caused_elsewhere;
-use super::slot::Slot;
+use super::other_origin::is_caused_elsewhere;
+use super::response;
+use crate::cookie::FoundCookies;
 use crate::device_bound::Binder;
 use crate::device_bound::headers::SKIPPED;
 use crate::error::Error;
+use crate::service::slot::Slot;
 
 /// Returns the value of a `Refresh` field that opens this page again. The page's script is faster, and keeps the fragment of the
 /// address, but a policy of the site may forbid it.
@@ -31,10 +32,10 @@ impl Slot {
     /// Answers the image of the page: the browser had the opportunity to refresh. If another origin has caused the request, it is
     /// not that image, and the browser had none.
     pub(super) fn answer_image(&self, binder: &Binder, fields: &HeaderMap) -> Result<Response<Bytes>, Error> {
-        let mut response = device_response::empty(StatusCode::NO_CONTENT);
+        let mut response = response::empty(StatusCode::NO_CONTENT);
         let is_of_page = Binder::was_asked(&self.found) && !is_caused_elsewhere(fields);
         if is_of_page && !self.has_usable_bound_cookie(binder) && !fields.contains_key(SKIPPED) {
-            device_response::set_cookies(&mut response, binder.give_up()?);
+            response::set_cookies(&mut response, binder.give_up()?);
         }
         Ok(response)
     }
@@ -43,7 +44,7 @@ impl Slot {
     /// cookie that cannot count here does not prevent that: it has expired on its way, or another program has set it.
     pub(super) fn may_retry(&self, binder: &Binder) -> bool {
         binder.enforces()
-            && self.has_cookie()
+            && self.cookies().any(FoundCookies::is_present)
             && !Binder::was_asked(&self.found)
             && !binder.may_count(&self.found, &self.found_retired, self.connection.config().now())
     }
@@ -67,7 +68,7 @@ impl Slot {
         }
         self.note_asked();
         let (page, lines) = binder.retry_page().ok()?;
-        let mut response = device_response::text(page, "text/html; charset=utf-8", lines);
+        let mut response = response::text(page, "text/html; charset=utf-8", lines);
         response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         response.headers_mut().insert(REFRESH, again);
         Some(response)

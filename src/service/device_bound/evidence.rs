@@ -5,7 +5,8 @@ use std::sync::{Mutex, OnceLock};
 
 use http::header::HeaderMap;
 
-use super::fetch_metadata::is_caused_elsewhere;
+use super::other_origin::is_caused_elsewhere;
+use crate::config::Config;
 use crate::cookie::FoundCookies;
 use crate::device_bound::Binder;
 use crate::device_bound::headers::SKIPPED;
@@ -16,7 +17,7 @@ use crate::session::{Record, SessionId};
 
 /// The data of a request that can show that it comes from the session's device.
 #[derive(Default)]
-pub(super) struct DeviceEvidence {
+pub(crate) struct DeviceEvidence {
     /// A service answers the browsers that bind sessions of this store.
     is_answered: AtomicBool,
     /// A page of another origin fetched the response, so a binding would not last.
@@ -24,20 +25,23 @@ pub(super) struct DeviceEvidence {
     /// The session, if nothing showed that.
     lapsed: OnceLock<Record>,
     /// The request is about to show it: an honest browser sends it without a bound cookie.
-    is_refresh: AtomicBool,
+    expects_proof: AtomicBool,
     /// The browser says that it could not refresh the bound cookie, or was not allowed to.
     lacks_refresh: bool,
     /// A cookie of the request may hold a session that this host cannot judge.
     has_unjudged: AtomicBool,
     /// The session to which the request answers an offer.
-    offered_to: OnceLock<SessionId>,
+    expected_session: OnceLock<SessionId>,
     /// Why the session could not be loaded, before the handler asked for it.
     failure: Mutex<Option<Error>>,
 }
 
 impl DeviceEvidence {
-    /// Takes the data from the headers of a request with a session's cookie, among these cookies.
-    pub(super) fn new(headers: &HeaderMap, cookies: &FoundCookies) -> Self {
+    /// Takes the data from the headers of a request with a session's cookie, among these cookies, if the store binds sessions.
+    pub(crate) fn new(config: &Config, headers: &HeaderMap, cookies: &FoundCookies) -> Self {
+        if config.device_bound.is_none() {
+            return Self::default();
+        }
         let lacks_refresh =
             headers.contains_key(SKIPPED) || is_caused_elsewhere(headers) && !Binder::has_given_up(cookies);
         Self { lacks_refresh, ..Self::default() }
@@ -69,12 +73,12 @@ impl DeviceEvidence {
     /// Notes the session to which the request answers an offer.
     pub(super) fn expect_session(&self, id: SessionId) {
         // A request answers one offer.
-        let _ = self.offered_to.set(id);
+        let _ = self.expected_session.set(id);
     }
 
     /// Returns the session to which the request answers an offer.
     pub(super) fn expected_session(&self) -> Option<SessionId> {
-        self.offered_to.get().copied()
+        self.expected_session.get().copied()
     }
 
     /// Keeps the reason why the session could not be loaded, for the handler.
@@ -83,22 +87,22 @@ impl DeviceEvidence {
     }
 
     /// Returns the reason why the session could not be loaded before, once.
-    pub(super) fn take_failure(&self) -> Option<Error> {
+    pub(crate) fn take_failure(&self) -> Option<Error> {
         lock(&self.failure).take()
     }
 
     /// Notes that the request is one of those by which a device shows that it is there.
     pub(super) fn expect_proof(&self) {
-        self.is_refresh.store(true, Ordering::Relaxed);
+        self.expects_proof.store(true, Ordering::Relaxed);
     }
 
     /// Takes [`expect_proof`](Self::expect_proof) back: the request is passed on to the handler.
     pub(super) fn expect_no_proof(&self) {
-        self.is_refresh.store(false, Ordering::Relaxed);
+        self.expects_proof.store(false, Ordering::Relaxed);
     }
 
     /// Notes why a cookie of the request was refused.
-    pub(super) fn note_refusal(&self, refusal: Refusal) {
+    pub(crate) fn note_refusal(&self, refusal: Refusal) {
         self.has_unjudged.fetch_or(refusal.may_be_of_another_host(), Ordering::Relaxed);
     }
 
@@ -116,11 +120,11 @@ impl DeviceEvidence {
     /// Notes that nothing showed that the request comes from the device of `session`. Returns true if that is news: the
     /// first time, unless the request is about to show it.
     pub(super) fn note_lapse(&self, session: &Record) -> bool {
-        self.lapsed.set(session.clone()).is_ok() && !self.is_refresh.load(Ordering::Relaxed)
+        self.lapsed.set(session.clone()).is_ok() && !self.expects_proof.load(Ordering::Relaxed)
     }
 
     /// Returns the bound session that the request brought without a proof.
-    pub(super) fn lapsed(&self) -> Option<&Record> {
+    pub(crate) fn lapsed(&self) -> Option<&Record> {
         self.lapsed.get()
     }
 }
