@@ -104,9 +104,8 @@ impl Changes {
         match self.keys.get(key) {
             Some(Change::Set(value) | Change::Update { value, .. }) => Lookup::Value(value),
             Some(Change::Delete) => Lookup::Absent,
-            Some(Change::Same(_)) => Lookup::Unchanged,
             None if self.clears() => Lookup::Absent,
-            None => Lookup::Unchanged,
+            Some(Change::Same(_)) | None => Lookup::Unchanged,
         }
     }
 

@@ -245,7 +245,7 @@ fn t35_a_login_whose_session_has_ended_takes_over_no_value_of_it() {
         session.set("cart", ["private"])
     });
     let headers = login_while(&world, &jar, BUY, |world, jar| {
-        assert_eq!(world.visit(&mut jar.clone(), Session::destroy), 200)
+        assert_eq!(world.visit(&mut jar.clone(), Session::destroy), 200);
     });
     jar.store(&headers);
     let seen = world.look(&jar, |session| {

@@ -168,12 +168,11 @@ impl<B: Backend> Inner<B> {
                 Some(_) if self.at_session_limit == SessionLimit::EndLeastRecentlyUsed => {
                     candidates.push((listed.entered, listed.id));
                 }
-                Some(_) => to_end.push(listed.id),
                 None if !self.is_settled(listed, now) => {
                     candidates.push((listed.entered, listed.id));
                     has_room = true; // once that login is refused
                 }
-                None => to_end.push(listed.id),
+                Some(_) | None => to_end.push(listed.id),
             }
         }
         candidates.extend(entered_last);
