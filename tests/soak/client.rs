@@ -55,9 +55,10 @@ pub(crate) struct Window {
 }
 
 impl Window {
+    /// In the reverse order of [`state`](Self::state): a request that begins meanwhile finds it open, or opened since.
     pub(crate) fn open(&self) {
-        self.opened.fetch_add(1, Ordering::SeqCst);
         self.is_open.store(true, Ordering::SeqCst);
+        self.opened.fetch_add(1, Ordering::SeqCst);
     }
 
     pub(crate) fn close(&self) {
@@ -65,7 +66,8 @@ impl Window {
     }
 
     fn state(&self) -> (bool, u64) {
-        (self.is_open.load(Ordering::SeqCst), self.opened.load(Ordering::SeqCst))
+        let opened = self.opened.load(Ordering::SeqCst);
+        (self.is_open.load(Ordering::SeqCst), opened)
     }
 }
 
