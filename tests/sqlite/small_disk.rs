@@ -46,7 +46,8 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        run("umount", &[self.0.path().to_str().unwrap()]);
+        // Also if a store still has its file open: it is gone from the folder at once, which can then be removed.
+        run("umount", &["-l", self.0.path().to_str().unwrap()]);
     }
 }
 
