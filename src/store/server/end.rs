@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::conflict_queue::Conflicts;
 use super::format::EntryValue;
-use super::optional::OptionalWork;
 use super::session_list::{ListedSession, SessionList};
 use super::stored_list::{IfUnreadable, Known};
 use super::subjects::FetchedSession;
@@ -175,13 +174,13 @@ impl<B: Backend> Inner<B> {
         now: Timestamp,
     ) {
         let inner = Arc::clone(self);
-        let ending = OptionalWork::new(async move {
+        let ending = async move {
             let forget = |list: &mut SessionList| list.remove(&[id]);
             // The entry may be on a server that hangs. No client has its token, so it need not be on the list.
             let unlisting = inner.edit(&subject, now, IfUnreadable::IsAnError, None, forget);
             let _ = join(inner.backend.delete(key), unlisting).await;
-        });
-        ending.finish(self.backend.__patience()).await;
+        };
+        self.finish_soon(ending).await;
     }
 
     /// Takes a session that has ended off its subject's list.
@@ -195,11 +194,11 @@ impl<B: Backend> Inner<B> {
     /// the list does it.
     async fn unlist_all(self: &Arc<Self>, subject: String, ids: Vec<SessionId>, now: Timestamp) {
         let inner = Arc::clone(self);
-        let leaving = OptionalWork::new(async move {
+        let leaving = async move {
             let forget = |list: &mut SessionList| list.remove(&ids);
             let _ = inner.edit(&subject, now, IfUnreadable::IsAnError, None, forget).await;
-        });
-        leaving.finish(self.backend.__patience()).await;
+        };
+        self.finish_soon(leaving).await;
     }
 
     /// Ends the session of this id, or the session that continues from it by now, if it is one of the subject. Returns false if it is

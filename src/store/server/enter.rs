@@ -60,10 +60,8 @@ impl<B: Backend> Inner<B> {
         } else if known.list.is_unfinished() {
             // A session that another call began to end must neither make a login fail nor delay it. The next call tries again.
             let (inner, subject) = (Arc::clone(self), subject.to_owned());
-            let ending = OptionalWork::new(async move {
-                let _ = inner.end(&subject, now, Some(known), &[], |_| false).await;
-            });
-            ending.finish(self.backend.__patience()).await;
+            let ending = async move { drop(inner.end(&subject, now, Some(known), &[], |_| false).await) };
+            self.finish_soon(ending).await;
         }
         Ok(true)
     }
@@ -85,10 +83,8 @@ impl<B: Backend> Inner<B> {
         }
         if let Some(subject) = self.listed_subject(login.payload()) {
             let (inner, login) = (Arc::clone(self), login.id());
-            let ending = OptionalWork::new(async move {
-                let _ = inner.make_room(&subject, known, login, replaced, now).await;
-            });
-            ending.finish(self.backend.__patience()).await;
+            let ending = async move { drop(inner.make_room(&subject, known, login, replaced, now).await) };
+            self.finish_soon(ending).await;
         }
     }
 

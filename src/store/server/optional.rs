@@ -6,6 +6,9 @@ use std::task::{Context, Poll};
 
 use tokio::runtime::Handle;
 
+use super::Inner;
+use crate::store::Backend;
+
 /// Work beside a write. The write decides the answer, and the entry that the work is on may lie on a server that hangs.
 pub(super) struct OptionalWork(Option<Pin<Box<dyn Future<Output = ()> + Send>>>);
 
@@ -46,5 +49,12 @@ impl OptionalWork {
         }
         self.0 = None;
         Poll::Ready(())
+    }
+}
+
+impl<B: Backend> Inner<B> {
+    /// Does work that no answer depends on: [finishes](OptionalWork::finish) it with the patience of the backend.
+    pub(super) async fn finish_soon(&self, work: impl Future<Output = ()> + Send + 'static) {
+        OptionalWork::new(work).finish(self.backend.__patience()).await;
     }
 }

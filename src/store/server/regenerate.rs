@@ -5,7 +5,6 @@ use std::sync::Arc;
 use super::conflict_queue::Conflicts;
 use super::end::{LastRead, Leaves};
 use super::format::EntryValue;
-use super::optional::OptionalWork;
 use super::{Expected, Inner, Predecessor, SaveAttempt, ended_or_stored, entry_of_record, seen, stored};
 use crate::clock::Timestamp;
 use crate::error::Error;
@@ -74,10 +73,8 @@ impl<B: Backend> Inner<B> {
     /// deadline of the entry ends it.
     pub(super) async fn withdraw(self: &Arc<Self>, record: Record, now: Timestamp) {
         let inner = Arc::clone(self);
-        let ending = OptionalWork::new(async move {
-            let _ = inner.end_for_good(&record, now).await;
-        });
-        ending.finish(self.backend.__patience()).await;
+        let ending = async move { drop(inner.end_for_good(&record, now).await) };
+        self.finish_soon(ending).await;
     }
 
     async fn move_to_new(
